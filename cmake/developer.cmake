@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+# What only those who work on anynorm need. An embedder's build passes through without an effect.
+
+get_property(anynorm_multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT anynorm_multi_config)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo or MinSizeRel" FORCE)
+endif()
+
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+endif()
+
+set(ANYNORM_WARNINGS "")
+if(ANYNORM_WERROR)
+  # Not -Wsign-conversion: sizes are signed here and the standard library's are not. The public headers are clean of
+  # that as well, since an embedder may ask for it; the consumer tests see to it.
+  set(ANYNORM_WARNINGS -Wall -Wextra -Wpedantic -Wconversion -Werror)
+endif()
+
+if(ANYNORM_SANITIZE)
+  set(anynorm_sanitize -fsanitize=${ANYNORM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  add_compile_options(${anynorm_sanitize})
+  add_link_options(${anynorm_sanitize})
+endif()

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Count, mean and sum of squared deviations of every set, in one read of x.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "anynorm/grouping.hpp"
+#include "anynorm/tensor_view.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+
+/// What Welford keeps of one set. 24 bytes, trivially copyable; a default-constructed state is the empty set, neutral
+/// in `merge`, with a mean and a variance of NaN as NumPy gives for no elements.
+///
+/// Sources: Welford, Technometrics 4 (1962); Chan, Golub, LeVeque, The American Statistician 37 (1983).
+struct Moments {
+    double count = 0;
+    double mean = std::numeric_limits<double>::quiet_NaN();
+    double m2 = 0;
+
+    /// Adds one element (Welford).
+    void push(double x) noexcept {
+        count += 1;
+        if (count == 1) {
+            mean = x;
+            m2 = x - x;  // 0, or NaN for an element that is not finite
+            return;
+        }
+        const double delta = x - mean;
+        mean += delta / count;
+        m2 += delta * (x - mean);
+    }
+
+    /// Adds all elements of another set (Chan).
+    void merge(const Moments& other) noexcept {
+        if (other.count == 0) return;
+        if (count == 0) {
+            *this = other;
+            return;
+        }
+        const double total = count + other.count;
+        const double delta = other.mean - mean;
+        mean += delta * (other.count / total);
+        m2 += other.m2 + delta * delta * (count / total) * other.count;
+        count = total;
+    }
+
+    /// m2 / (count - correction): 0 for the population variance, 1 for the unbiased estimate. NaN where the divisor
+    /// is not positive.
+    double variance(double correction = 0) const noexcept {
+        const double divisor = count - correction;
+        return divisor > 0 ? m2 / divisor : std::numeric_limits<double>::quiet_NaN();
+    }
+
+    /// 1 / sqrt(variance() + eps).
+    double rstd(double eps) const noexcept { return 1 / std::sqrt(variance() + eps); }
+};
+
+/// The moments of all sets of a grouping, as three arrays. The shape is that of x without the reduced axes, or with
+/// them at length 1; strides are free, so an array of `Moments` is three views of stride 3.
+struct MomentsView {
+    TensorView count{}, mean{}, m2{};
+
+    constexpr bool given() const noexcept { return count.given() || mean.given() || m2.given(); }
+};
+
+struct MomentsOptions {
+    /// false holds the mean at 0, as RMSNorm does: `mean` is 0 and `m2` is the plain sum of squares.
+    bool center = true;
+    /// 0 asks for as many threads as OpenMP would use. The result does not depend on it.
+    int num_threads = 0;
+};
+
+/// Computes the moments of every set in one read of x, accumulating in float64 whatever the dtype of x.
+///
+/// @param x       float32 or float64, rank 0 to 16, any strides; read only.
+/// @param sets    which elements share a set.
+/// @param out     float64 arrays to write, each optional. Sets without elements get count 0, mean NaN, m2 0.
+/// @throws std::invalid_argument for an axis out of range or named twice, and for an output of another dtype or
+///         shape, or one that overlaps x or itself; nothing has been written then.
+///
+/// Cost: reads x once; extra memory below 1 % of x.
+void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, const MomentsOptions& options = {});
+
+}  // namespace anynorm::inline ANYNORM_ABI

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = (x - mean_S) / sqrt(var_S + eps) * weight + bias, for any sets S and any layout.
+#pragma once
+
+#include "anynorm/grouping.hpp"
+#include "anynorm/moments.hpp"
+#include "anynorm/tensor_view.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+
+struct NormalizeOptions {
+    /// Multiplies and shifts the normalized value; broadcast against x by NumPy's rules. Left out: 1 and 0.
+    TensorView weight{}, bias{};
+    /// Added to the variance; at least 0.
+    double eps = 1e-5;
+    /// false holds the mean at 0, as RMSNorm does.
+    bool center = true;
+    /// Statistics to use instead of those of x: all three views, float32 or float64, shaped as in `moments`. The
+    /// variance is m2 / count, so a known variance is given as m2 with a count of 1 (a view of one 1.0 with stride 0).
+    MomentsView given{};
+    /// Where to write the statistics that were used: float64 views, each optional.
+    MomentsView moments{};
+    /// 0 asks for as many threads as OpenMP would use. The result does not depend on it.
+    int num_threads = 0;
+    /// Begins every error message; a norm built on normalize() gives its own name.
+    const char* caller = "normalize";
+};
+
+/// Normalizes every set of x into y.
+///
+/// The mean is kept as a pair hi + lo in the compute type, so that float32 output is within 2e-6 of the exact value at
+/// any mean; a set of equal elements gives exactly `bias`. The compute type is float64 if x or y is, else float32.
+///
+/// @param x       float32 or float64, rank 0 to 16, any strides; read only.
+/// @param sets    which elements share statistics.
+/// @param y       float32 or float64, shape of x, any strides without overlap; may be x itself (same view).
+/// @throws std::invalid_argument for shapes, dtypes, axes or eps that do not fit, and for a y that overlaps an input
+///         or itself; nothing has been written then.
+///
+/// Cost: reads x once for the statistics and once more to write y (from cache where a set fits); extra memory below
+/// 1 % of x.
+void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options = {});
+
+}  // namespace anynorm::inline ANYNORM_ABI

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The five named norms: each is a choice of axes for normalize().
+//
+// Shapes: x and y are (N, C, ...) with the channels on `channel_axis`, or anything at all for layer and RMS norm.
+// The moments of a norm have the shape of its sets: (C) for batch, (N, C) for instance, (N, num_groups) for group
+// norm, and x's shape without the reduced axes for layer and RMS norm.
+#pragma once
+
+#include <optional>
+
+#include "anynorm/grouping.hpp"
+#include "anynorm/moments.hpp"
+#include "anynorm/tensor_view.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+
+struct LayerNormOptions {
+    TensorView weight{}, bias{};  ///< shape of x along `axes`, in ascending order of the axes
+    double eps = 1e-5;
+    MomentsView given{}, moments{};  ///< as in NormalizeOptions
+    int num_threads = 0;
+};
+
+/// Normalizes over `axes` (Ba, Kiros, Hinton, arXiv:1607.06450): statistics and parameters share the same axes.
+void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, const LayerNormOptions& options = {});
+
+struct RmsNormOptions {
+    TensorView weight{};          ///< shape of x along `axes`, in ascending order of the axes
+    std::optional<double> eps{};  ///< left out: the machine epsilon of x's dtype, as torch.nn.functional.rms_norm
+    MomentsView given{}, moments{};
+    int num_threads = 0;
+};
+
+/// Layer norm with the mean held at 0 (Zhang, Sennrich, arXiv:1910.07467): y = x / sqrt(mean(x^2) + eps) * weight.
+void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const RmsNormOptions& options = {});
+
+struct GroupNormOptions {
+    TensorView weight{}, bias{};  ///< shape (C)
+    double eps = 1e-5;
+    int channel_axis = 1;
+    MomentsView given{}, moments{};
+    int num_threads = 0;
+};
+
+/// Normalizes each sample over `num_groups` groups of consecutive channels (Wu, He, arXiv:1803.08494). The number of
+/// channels must be a multiple of num_groups. x has rank 2 to 15: the channel axis is split in two.
+void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups,
+                const GroupNormOptions& options = {});
+
+/// Running statistics, as PyTorch keeps them: `momentum` is the share of the new value, and the running variance is
+/// the unbiased one, m2 / (n - 1). Keras, Flax and ONNX call 1 - momentum the momentum and store the population
+/// variance.
+struct RunningStatistics {
+    TensorView mean{}, var{};  ///< shape (C), float32 or float64; both or neither
+    double momentum = 0.1;
+};
+
+struct InstanceNormOptions {
+    TensorView weight{}, bias{};  ///< shape (C)
+    RunningStatistics running{};  ///< read when use_input_stats is false; else updated with the average over samples
+    bool use_input_stats = true;
+    double eps = 1e-5;
+    int channel_axis = 1;
+    MomentsView given{}, moments{};
+    int num_threads = 0;
+};
+
+/// Normalizes each channel of each sample (Ulyanov, Vedaldi, Lempitsky, arXiv:1607.08022). x has rank 2 to 16, the
+/// samples on axis 0. One element per channel and sample gives exactly `bias`; it is refused when running statistics
+/// are to be updated, because its unbiased variance does not exist.
+void instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options = {});
+
+struct BatchNormOptions {
+    TensorView weight{}, bias{};  ///< shape (C)
+    RunningStatistics running{};  ///< read when training is false; else updated, after y has been written
+    bool training = false;
+    double eps = 1e-5;
+    int channel_axis = 1;
+    MomentsView given{}, moments{};
+    int num_threads = 0;
+};
+
+/// Normalizes each channel over everything else (Ioffe, Szegedy, arXiv:1502.03167). x has rank 2 to 16.
+///
+/// @throws std::invalid_argument additionally when training is false without running statistics (or given moments),
+///         and when training with one element per channel, whose unbiased variance does not exist. A batch without
+///         elements leaves the running statistics as they are.
+void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options = {});
+
+}  // namespace anynorm::inline ANYNORM_ABI

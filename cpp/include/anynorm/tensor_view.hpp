@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only types that cross the boundary: where the elements are, of which type, in which layout.
+// A view owns nothing and copies nothing; the caller keeps the memory alive for the length of a call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "anynorm/version.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+
+inline constexpr int max_rank = 16;
+
+/// Element types. `none` marks an operand that is left out.
+enum class DType : std::uint8_t { none, f32, f64 };
+
+constexpr std::size_t size_of(DType dtype) noexcept { return dtype == DType::f32 ? 4 : dtype == DType::f64 ? 8 : 0; }
+
+constexpr const char* name(DType dtype) noexcept {
+    return dtype == DType::f32 ? "float32" : dtype == DType::f64 ? "float64" : "none";
+}
+
+template <class T>
+constexpr DType dtype_of() noexcept {
+    using Element = std::remove_cv_t<T>;
+    static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, double>,
+                  "anynorm: expected elements of type float or double");
+    return std::is_same_v<Element, float> ? DType::f32 : DType::f64;
+}
+
+/// A strided view of a dense array of rank 0 to 16.
+///
+/// Strides count elements, not bytes, and may be negative or zero. The view is trivially copyable. A
+/// default-constructed view stands for "not given". Whether a view is read or written is said by the function
+/// that takes it; inputs are never written.
+struct TensorView {
+    void* data = nullptr;
+    DType dtype = DType::none;
+    int rank = 0;
+    std::int64_t shape[max_rank] = {};
+    std::int64_t strides[max_rank] = {};
+
+    constexpr bool given() const noexcept { return dtype != DType::none; }
+
+    /// Number of elements; 1 for rank 0, 0 when an axis has length 0.
+    constexpr std::int64_t size() const noexcept {
+        std::int64_t product = 1;
+        for (int axis = 0; axis < rank; ++axis) product *= shape[axis];
+        return product;
+    }
+};
+
+/// A view with explicit strides (in elements). Throws std::invalid_argument for a rank above 16, a negative
+/// length, or as many strides as there are not axes.
+template <class T>
+TensorView view(T* data, std::span<const std::int64_t> shape, std::span<const std::int64_t> strides) {
+    if (shape.size() > static_cast<std::size_t>(max_rank))
+        throw std::invalid_argument("view: expected a rank of at most 16, got " + std::to_string(shape.size()));
+    if (strides.size() != shape.size())
+        throw std::invalid_argument("view: expected " + std::to_string(shape.size()) + " strides, got " +
+                                    std::to_string(strides.size()));
+    TensorView result;
+    result.data = const_cast<std::remove_cv_t<T>*>(data);
+    result.dtype = dtype_of<T>();
+    result.rank = static_cast<int>(shape.size());
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+        if (shape[axis] < 0)
+            throw std::invalid_argument("view: expected lengths of at least 0, got " + std::to_string(shape[axis]));
+        result.shape[axis] = shape[axis];
+        result.strides[axis] = strides[axis];
+    }
+    return result;
+}
+
+/// A C-contiguous view (the last axis is the fastest).
+template <class T>
+TensorView view(T* data, std::span<const std::int64_t> shape) {
+    std::int64_t strides[max_rank] = {};
+    std::int64_t step = 1;
+    for (std::size_t axis = shape.size(); axis-- > 0;) {
+        if (axis < static_cast<std::size_t>(max_rank)) strides[axis] = step;
+        step *= shape[axis];
+    }
+    const std::size_t rank = shape.size() < static_cast<std::size_t>(max_rank) ? shape.size() : max_rank;
+    return view(data, shape, std::span<const std::int64_t>(strides, shape.size() > rank ? rank : shape.size()));
+}
+
+template <class T>
+TensorView view(T* data, std::initializer_list<std::int64_t> shape) {
+    return view(data, std::span<const std::int64_t>(shape.begin(), shape.size()));
+}
+
+template <class T>
+TensorView view(T* data, std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides) {
+    return view(data, std::span<const std::int64_t>(shape.begin(), shape.size()),
+                std::span<const std::int64_t>(strides.begin(), strides.size()));
+}
+
+}  // namespace anynorm::inline ANYNORM_ABI

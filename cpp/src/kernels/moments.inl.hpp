@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row and column statistics of one block.
+//
+// Scalar math, for a block of elements x_i with first element c:
+//     s1 = sum(x_i - c)    s2 = sum((x_i - c)^2)    mean = c + s1 / n    m2 = s2 - s1 * s1 / n
+// in float64. x_i - c is exact or nearly so for float32 data, squares of float32 cannot overflow, equal elements give
+// m2 == 0 without a test, and the cancellation in m2 is at most a factor n, the length of the block.
+#pragma once
+
+#include "kernel_table.hpp"
+#include "simd.hpp"
+
+namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
+namespace {
+
+inline bool IsFinite(double value) { return value - value == 0; }
+
+/// What is left when a sum is not finite: the mean as NumPy gives it (an infinity stays one, both signs or a NaN give
+/// NaN) and a variance of NaN, or of infinity where only the squares were too large for float64. float64 data is
+/// scaled by a power of two for the sum, so that finite values have a finite mean.
+template <class T>
+Cell FinishNotFinite(const MomentsArgs<T>& args, const T* x, double count) {
+    const double scale = sizeof(T) == sizeof(double) ? 0x1p-600 : 1.0;
+    double sum = 0;
+    bool finite = true;
+    for (std::int64_t run = 0; run < args.runs; ++run) {
+        for (std::int64_t i = 0; i < args.n; ++i) {
+            const double value = static_cast<double>(x[run * args.run_stride + i * args.stride]);
+            finite = finite && IsFinite(value);
+            sum += value * scale;
+        }
+    }
+    const double huge = 1e308;
+    return {count, sum / count / scale, 0, finite ? huge * huge : huge * huge - huge * huge};
+}
+
+template <class T>
+Cell Finish(const MomentsArgs<T>& args, const T* x, double c, double s1, double s2) {
+    const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
+    if (!args.center) return {count, 0, 0, s2};
+    if (!IsFinite(s1) || !IsFinite(s2)) return FinishNotFinite(args, x, count);
+    const double shift = s1 / count;
+    const double m2 = s2 - s1 * shift;
+    // Knuth's exact sum: mean + mean_lo == c + shift.
+    const double mean = c + shift;
+    const double c_part = mean - shift;
+    const double mean_lo = (c - c_part) + (shift - (mean - c_part));
+    return {count, mean, mean_lo, m2 > 0 ? m2 : 0};
+}
+
+/// Each set's elements are contiguous: lane i of 16 sums the elements i, i + 16, ... of every run.
+template <class T>
+void MomentsRow(const MomentsArgs<T>& args) noexcept {
+    // 8 KB ahead: far enough to cover DRAM latency at 10 bytes a cycle, near enough to stay in L1.
+    constexpr std::int64_t prefetch = 8192 / static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t whole = args.n - args.n % pack_size;
+    for (std::int64_t cell = 0; cell < args.cells; ++cell) {
+        const T* x = args.x + cell * args.cell_stride;
+        const T first = args.center ? x[0] : T(0);
+        const Pack<double> c = PackSet(static_cast<double>(first));
+        Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
+        for (std::int64_t run = 0; run < args.runs; ++run) {
+            const T* p = x + run * args.run_stride;
+            for (std::int64_t i = 0; i < whole; i += pack_size) {
+                __builtin_prefetch(p + i + prefetch);
+                const Pack<double> d = PackLoadPromote(p + i) - c;
+                s1 = s1 + d;
+                s2 = PackMulAdd(d, d, s2);
+            }
+            if (whole < args.n) {  // missing lanes are filled with c and add exactly 0
+                const Pack<double> d = PackLoadPromoteN(p + whole, args.n - whole, first) - c;
+                s1 = s1 + d;
+                s2 = PackMulAdd(d, d, s2);
+            }
+        }
+        args.out[cell] = Finish(args, x, static_cast<double>(first), PackReduceSum(s1), PackReduceSum(s2));
+    }
+}
+
+/// Adds `rows` rows to the sums of 16 neighbouring columns, of which `count` exist.
+template <int rows, bool whole, class T>
+inline void AddRowsOfPack(const T* x, std::int64_t stride, std::int64_t count, const double* c, double* s1,
+                          double* s2) {
+    const Pack<double> shift = PackLoad(c);
+    Pack<double> sum = PackLoad(s1), squares = PackLoad(s2);
+    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) {
+        const T* p = x + row * stride;
+        const Pack<double> d = (whole ? PackLoadPromote(p) : PackLoadPromoteN(p, count, T(0))) - shift;
+        sum = sum + d;
+        squares = PackMulAdd(d, d, squares);
+    }
+    PackStore(s1, sum);
+    PackStore(s2, squares);
+}
+
+template <int rows, class T>
+inline void AddRows(const T* x, std::int64_t stride, std::int64_t columns, const double* c, double* s1, double* s2) {
+    std::int64_t j = 0;
+    for (; j + pack_size <= columns; j += pack_size) {
+        AddRowsOfPack<rows, true>(x + j, stride, pack_size, c + j, s1 + j, s2 + j);
+    }
+    if (j < columns) AddRowsOfPack<rows, false>(x + j, stride, columns - j, c + j, s1 + j, s2 + j);
+}
+
+/// Neighbouring sets are contiguous: each column sums its own rows in order, the vectors lie across the columns.
+template <class T>
+void MomentsColumn(const MomentsArgs<T>& args) noexcept {
+    // 512 columns keep the three arrays in 12 KB of L1 and read at least 2 KB of a row at a time.
+    constexpr std::int64_t tile = 512;
+    // 8 rows a step: the sums are loaded and stored once for eight rows of x.
+    constexpr int step = 8;
+    alignas(64) double c[tile], s1[tile], s2[tile];
+    for (std::int64_t begin = 0; begin < args.cells; begin += tile) {
+        const std::int64_t columns = args.cells - begin < tile ? args.cells - begin : tile;
+        const T* x = args.x + begin;
+        for (std::int64_t j = 0; j < (columns + pack_size - 1) / pack_size * pack_size; ++j) {
+            c[j] = args.center && j < columns ? static_cast<double>(x[j]) : 0.0;
+            s1[j] = s2[j] = 0;
+        }
+        for (std::int64_t run = 0; run < args.runs; ++run) {
+            const T* p = x + run * args.run_stride;
+            std::int64_t i = 0;
+            for (; i + step <= args.n; i += step) AddRows<step>(p + i * args.stride, args.stride, columns, c, s1, s2);
+            for (; i < args.n; ++i) AddRows<1>(p + i * args.stride, args.stride, columns, c, s1, s2);
+        }
+        for (std::int64_t j = 0; j < columns; ++j) args.out[begin + j] = Finish(args, x + j, c[j], s1[j], s2[j]);
+    }
+}
+
+}  // namespace
+}  // namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE

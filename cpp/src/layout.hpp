@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pure geometry: every operand of a call is a strided view over the index space of x, and the index space becomes a
+// short loop nest in x's memory order. Nothing here touches data.
+#pragma once
+
+#include <cstdint>
+
+#include "anynorm/tensor_view.hpp"
+
+namespace anynorm::detail {
+
+/// The operands that a nest walks together. `cell` is the scratch array of statistics; count, mean and m2 are the
+/// caller's views of them.
+enum Operand : int { op_x, op_y, op_cell, op_weight, op_bias, op_count, op_mean, op_m2, operand_count };
+
+using OperandSet = std::uint32_t;
+constexpr OperandSet operand_set(Operand operand) { return 1u << operand; }
+template <class... Rest>
+constexpr OperandSet operand_set(Operand first, Rest... rest) {
+    return operand_set(first) | operand_set(rest...);
+}
+inline constexpr OperandSet all_operands = (1u << operand_count) - 1;
+
+/// A set of axes of x, one bit each.
+using AxisSet = std::uint32_t;
+
+/// Strides of one operand along the axes of x; 0 where it does not vary.
+struct AxisStrides {
+    std::int64_t axis[max_rank] = {};
+};
+
+struct Loop {
+    std::int64_t n = 1;
+    bool reduced = false;
+    std::int64_t stride[operand_count] = {};
+};
+
+/// Loops from the outermost to the innermost, and where each operand starts (in elements).
+struct Nest {
+    int depth = 0;
+    Loop loops[max_rank];
+    std::int64_t offset[operand_count] = {};
+
+    std::int64_t size() const noexcept;
+    /// Product of the lengths of the kept loops: the number of sets.
+    std::int64_t cells() const noexcept;
+};
+
+/// The strides of a view over itself.
+AxisStrides own_strides(const TensorView& view) noexcept;
+
+/// The strides of a view that NumPy's rules broadcast to `shape`; the shapes have been checked.
+AxisStrides broadcast_strides(const TensorView& view, const TensorView& to) noexcept;
+
+/// The strides over x of an array of statistics, which has x's shape without the reduced axes or with length 1 there.
+AxisStrides statistics_strides(const TensorView& view, const TensorView& x, AxisSet reduced) noexcept;
+
+/// Sorts the axes of x into a nest: axes of length 1 are dropped, axes on which x runs backwards are flipped, the rest
+/// is ordered by |stride of x| with stride 0 outermost (it must not become the innermost loop), and neighbours that
+/// are one loop for every operand are merged. Cells are numbered in the order of the nest.
+Nest make_nest(const TensorView& x, AxisSet reduced, const AxisStrides (&strides)[operand_count]) noexcept;
+
+/// Merges neighbouring loops that are one loop for the operands named; the others lose their strides.
+Nest coalesce(const Nest& nest, OperandSet operands) noexcept;
+
+/// Numbers the cells of a nest from 0, in its order.
+void number_cells(Nest& nest) noexcept;
+
+/// Restricts one loop to [first, first + n).
+void restrict_loop(Nest& nest, int loop, std::int64_t first, std::int64_t n) noexcept;
+
+/// The kept loops of a nest: one iteration a set.
+Nest kept_loops(const Nest& nest) noexcept;
+
+/// Calls body(offset) for every iteration of the outermost `depth` loops, in order; offset[operand] is in elements.
+template <class Body>
+void walk(const Nest& nest, int depth, Body&& body) {
+    std::int64_t offset[operand_count];
+    std::int64_t index[max_rank] = {};
+    for (int operand = 0; operand < operand_count; ++operand) offset[operand] = nest.offset[operand];
+    for (;;) {
+        body(static_cast<const std::int64_t*>(offset));
+        int i = depth - 1;
+        for (; i >= 0; --i) {
+            const Loop& loop = nest.loops[i];
+            const bool wraps = ++index[i] == loop.n;
+            const std::int64_t steps = wraps ? 1 - loop.n : 1;
+            for (int operand = 0; operand < operand_count; ++operand) offset[operand] += steps * loop.stride[operand];
+            if (!wraps) break;
+            index[i] = 0;
+        }
+        if (i < 0) return;
+    }
+}
+
+}  // namespace anynorm::detail

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "anynorm/moments.hpp"
+
+#include "parallel.hpp"
+#include "schedule.hpp"
+#include "statistics_views.hpp"
+#include "validate.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+
+void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, const MomentsOptions& options) {
+    using namespace detail;
+    constexpr const char* caller = "moments";
+    check_view(caller, "x", x);
+    const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
+    check_threads(caller, options.num_threads);
+    check_moments_output(caller, out, x, reduced);
+    check_moments_apart(caller, out, "x", x);
+    const kernels::KernelTable& table = active_kernels();
+
+    if (x.size() == 0) {
+        store_empty_moments(out);
+        return;
+    }
+    AxisStrides strides[operand_count];
+    strides[op_x] = own_strides(x);
+    add_statistics_strides(strides, out, x, reduced);
+    Call call;
+    call.x = x;
+    call.out = out;
+    call.center = options.center;
+    PlanRequest request;
+    request.element_bytes = static_cast<std::int64_t>(size_of(x.dtype));
+    request.threads = options.num_threads > 0 ? options.num_threads : max_threads();
+    request.apply = false;
+    run_plan(make_plan(make_nest(x, reduced, strides), request), call, table);
+}
+
+}  // namespace anynorm::inline ANYNORM_ABI

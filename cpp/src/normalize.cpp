@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "anynorm/normalize.hpp"
+
+#include <algorithm>
+
+#include "overlap.hpp"
+#include "parallel.hpp"
+#include "schedule.hpp"
+#include "statistics_views.hpp"
+#include "validate.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+namespace {
+
+using namespace detail;
+
+void check_given(const char* caller, const MomentsView& given, const TensorView& x, AxisSet reduced) {
+    if (!given.given()) return;
+    if (!given.count.given() || !given.mean.given() || !given.m2.given()) {
+        fail(caller, "given moments with count, mean and m2", "some of them");
+    }
+    check_statistics(caller, given, x, reduced);
+}
+
+void check_operands(const char* caller, const TensorView& x, AxisSet reduced, const TensorView& y,
+                    const NormalizeOptions& options) {
+    check_view(caller, "output", y);
+    check_shape(caller, "output", y, x.shape, x.rank);
+    for (const auto& [what, view] :
+         {std::pair<const char*, const TensorView&>{"weight", options.weight}, {"bias", options.bias}}) {
+        if (!view.given()) continue;
+        check_view(caller, what, view);
+        check_broadcasts(caller, what, view, x);
+    }
+    check_eps(caller, options.eps);
+    check_threads(caller, options.num_threads);
+    check_given(caller, options.given, x, reduced);
+    check_moments_output(caller, options.moments, x, reduced);
+
+    check_output(caller, "output", y);
+    if (!same_view(x, y)) check_apart(caller, "output", y, "x (or the same array)", x);
+    check_apart(caller, "output", y, "weight", options.weight);
+    check_apart(caller, "output", y, "bias", options.bias);
+    check_moments_apart(caller, options.given, "output", y);
+    if (!options.moments.given()) return;
+    for (const auto& [what, view] : {std::pair<const char*, const TensorView&>{"x", x},
+                                     {"output", y},
+                                     {"weight", options.weight},
+                                     {"bias", options.bias},
+                                     {"the given count", options.given.count},
+                                     {"the given mean", options.given.mean},
+                                     {"the given m2", options.given.m2}}) {
+        check_moments_apart(caller, options.moments, what, view);
+    }
+}
+
+/// Copies given statistics to where the caller wants to see them.
+void copy_statistics(const TensorView& from, const TensorView& to, const TensorView& x, AxisSet reduced) {
+    if (!to.given() || to.size() == 0) return;
+    AxisStrides strides[operand_count];
+    strides[op_x] = own_strides(x);
+    strides[op_count] = statistics_strides(from, x, reduced);
+    strides[op_mean] = statistics_strides(to, x, reduced);
+    const Nest nest = kept_loops(make_nest(x, reduced, strides));
+    walk(nest, nest.depth, [&](const std::int64_t* offset) {
+        static_cast<double*>(to.data)[offset[op_mean]] =
+            from.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(from.data)[offset[op_count]])
+                                     : static_cast<const double*>(from.data)[offset[op_count]];
+    });
+}
+
+}  // namespace
+
+void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options) {
+    const char* caller = options.caller;
+    check_view(caller, "x", x);
+    const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
+    check_operands(caller, x, reduced, y, options);
+    const kernels::KernelTable& table = active_kernels();
+
+    if (options.given.given() && options.moments.given()) {
+        copy_statistics(options.given.count, options.moments.count, x, reduced);
+        copy_statistics(options.given.mean, options.moments.mean, x, reduced);
+        copy_statistics(options.given.m2, options.moments.m2, x, reduced);
+    }
+    if (x.size() == 0) {
+        if (!options.given.given()) store_empty_moments(options.moments);
+        return;
+    }
+    Call call;
+    call.x = x;
+    call.y = y;
+    call.weight = options.weight;
+    call.bias = options.bias;
+    call.given = options.given;
+    if (!options.given.given()) call.out = options.moments;
+    call.eps = options.eps;
+    call.center = options.center;
+
+    AxisStrides strides[operand_count];
+    strides[op_x] = own_strides(x);
+    strides[op_y] = own_strides(y);
+    if (options.weight.given()) strides[op_weight] = broadcast_strides(options.weight, x);
+    if (options.bias.given()) strides[op_bias] = broadcast_strides(options.bias, x);
+    add_statistics_strides(strides, options.given.given() ? options.given : options.moments, x, reduced);
+    PlanRequest request;
+    request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(y.dtype)));
+    request.threads = options.num_threads > 0 ? options.num_threads : max_threads();
+    request.statistics = call.has_statistics();
+    run_plan(make_plan(make_nest(x, reduced, strides), request), call, table);
+}
+
+}  // namespace anynorm::inline ANYNORM_ABI

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// Axis arithmetic only: every norm is written the way a user would write one of their own, on the public headers.
+#include "anynorm/norms.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "anynorm/normalize.hpp"
+#include "validate.hpp"
+
+namespace anynorm::inline ANYNORM_ABI {
+namespace {
+
+using detail::check_apart;
+using detail::check_axis;
+using detail::check_shape;
+using detail::check_view;
+using detail::fail;
+
+/// All axes but those two (which may be the same).
+Axes all_axes_except(int rank, int first, int second) {
+    Axes axes;
+    for (int axis = 0; axis < rank; ++axis) {
+        if (axis != first && axis != second) axes.values[axes.size++] = axis;
+    }
+    return axes;
+}
+
+/// A view whose own axes lie on the given axes (ascending) of an array of `rank`, and that broadcasts along the rest.
+TensorView placed_on(const TensorView& view, const Axes& axes, int rank) {
+    if (!view.given()) return view;
+    TensorView result;
+    result.data = view.data;
+    result.dtype = view.dtype;
+    result.rank = rank;
+    std::fill_n(result.shape, rank, 1);
+    for (int i = 0; i < axes.size; ++i) {
+        result.shape[axes.values[i]] = view.shape[i];
+        result.strides[axes.values[i]] = view.strides[i];
+    }
+    return result;
+}
+
+/// The same elements with one axis split in two: length n becomes (parts, n / parts).
+TensorView split(const TensorView& view, int axis, std::int64_t parts) {
+    if (!view.given()) return view;
+    TensorView result = view;
+    result.rank = view.rank + 1;
+    for (int i = view.rank - 1; i > axis; --i) {
+        result.shape[i + 1] = view.shape[i];
+        result.strides[i + 1] = view.strides[i];
+    }
+    result.shape[axis] = parts;
+    result.shape[axis + 1] = parts > 0 ? view.shape[axis] / parts : 0;
+    result.strides[axis] = view.strides[axis] * result.shape[axis + 1];
+    result.strides[axis + 1] = view.strides[axis];
+    return result;
+}
+
+void check_parameter(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape,
+                     int rank) {
+    if (!view.given()) return;
+    check_view(caller, what, view);
+    check_shape(caller, what, view, shape, rank);
+}
+
+/// Axes in ascending order, counted from 0, and x's shape along them.
+struct NormalizedAxes {
+    Axes axes;
+    std::int64_t shape[max_rank] = {};
+
+    NormalizedAxes(const char* caller, const TensorView& x, const Axes& wanted) {
+        const std::uint32_t set = detail::check_axes(caller, wanted, x.rank);
+        for (int axis = 0; axis < x.rank; ++axis) {
+            if ((set >> axis & 1) == 0) continue;
+            shape[axes.size] = x.shape[axis];
+            axes.values[axes.size++] = axis;
+        }
+    }
+};
+
+double element(const TensorView& view, std::int64_t offset) {
+    return view.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(view.data)[offset])
+                                    : static_cast<const double*>(view.data)[offset];
+}
+
+void set_element(const TensorView& view, std::int64_t offset, double value) {
+    if (view.dtype == DType::f32) {
+        static_cast<float*>(view.data)[offset] = static_cast<float>(value);
+    } else {
+        static_cast<double*>(view.data)[offset] = value;
+    }
+}
+
+void check_running(const char* caller, const RunningStatistics& running, std::int64_t channels) {
+    if (running.mean.given() != running.var.given()) {
+        fail(caller, "running mean and variance together",
+             running.mean.given() ? "the mean only" : "the variance only");
+    }
+    check_parameter(caller, "running_mean", running.mean, &channels, 1);
+    check_parameter(caller, "running_var", running.var, &channels, 1);
+    if (!(running.momentum >= 0 && running.momentum <= 1)) {
+        fail(caller, "momentum from 0 to 1", detail::number_text(running.momentum));
+    }
+}
+
+/// Running statistics are written after y: they must be apart from everything else the call touches.
+void check_running_output(const char* caller, const RunningStatistics& running, const TensorView& x,
+                          const TensorView& y, const TensorView& weight, const TensorView& bias,
+                          const MomentsView& moments) {
+    check_apart(caller, "running_mean", running.mean, "running_var", running.var);
+    struct Named {
+        const char* what;
+        const TensorView& view;
+    };
+    for (const Named& written : {Named{"running_mean", running.mean}, Named{"running_var", running.var}}) {
+        detail::check_output(caller, written.what, written.view);
+        for (const Named& other : {Named{"x", x}, Named{"output", y}, Named{"weight", weight}, Named{"bias", bias}}) {
+            check_apart(caller, written.what, written.view, other.what, other.view);
+        }
+        detail::check_moments_apart(caller, moments, written.what, written.view);
+    }
+}
+
+/// A view of statistics without the axes that were averaged over, which it may have at length 1.
+TensorView compact(const TensorView& view, const Axes& kept, int rank) {
+    if (!view.given() || view.rank != rank || kept.size == rank) return view;
+    TensorView result;
+    result.data = view.data;
+    result.dtype = view.dtype;
+    result.rank = kept.size;
+    for (int i = 0; i < kept.size; ++i) {
+        result.shape[i] = view.shape[kept.values[i]];
+        result.strides[i] = view.strides[kept.values[i]];
+    }
+    return result;
+}
+
+/// The moments of a call as they are needed to update running statistics: the caller's views where they are given,
+/// memory of our own elsewhere.
+class BatchMoments {
+  public:
+    BatchMoments(const MomentsView& wanted, const TensorView& x, const Axes& kept) : views(wanted) {
+        std::int64_t shape[2] = {}, sets = 1;
+        for (int i = 0; i < kept.size; ++i) sets *= shape[i] = x.shape[kept.values[i]];
+        own_ = std::make_unique<double[]>(static_cast<std::size_t>(3 * sets));
+        double* memory = own_.get();
+        for (TensorView* each : {&views.count, &views.mean, &views.m2}) {
+            const std::span<const std::int64_t> compact_shape(shape, static_cast<std::size_t>(kept.size));
+            *each = each->given() ? compact(*each, kept, x.rank) : view(memory, compact_shape);
+            memory += sets;
+        }
+    }
+
+    MomentsView views;
+
+  private:
+    std::unique_ptr<double[]> own_;
+};
+
+/// Statistics of shape (C) or (N, C).
+double statistic(const TensorView& view, std::int64_t sample, std::int64_t channel) {
+    return element(view,
+                   view.rank == 1 ? channel * view.strides[0] : sample * view.strides[0] + channel * view.strides[1]);
+}
+
+/// running = (1 - momentum) * running + momentum * average over samples, with the unbiased variance.
+void update_running(const RunningStatistics& running, const MomentsView& batch, std::int64_t samples,
+                    std::int64_t channels) {
+    for (std::int64_t channel = 0; channel < channels; ++channel) {
+        double mean = 0, var = 0;
+        for (std::int64_t sample = 0; sample < samples; ++sample) {
+            mean += statistic(batch.mean, sample, channel);
+            var += statistic(batch.m2, sample, channel) / (statistic(batch.count, sample, channel) - 1);
+        }
+        const double share = running.momentum / static_cast<double>(samples);
+        const std::int64_t mean_at = channel * running.mean.strides[0], var_at = channel * running.var.strides[0];
+        set_element(running.mean, mean_at, (1 - running.momentum) * element(running.mean, mean_at) + share * mean);
+        set_element(running.var, var_at, (1 - running.momentum) * element(running.var, var_at) + share * var);
+    }
+}
+
+}  // namespace
+
+void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, const LayerNormOptions& options) {
+    constexpr const char* caller = "layer_norm";
+    check_view(caller, "x", x);
+    const NormalizedAxes normalized(caller, x, axes);
+    check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
+    check_parameter(caller, "bias", options.bias, normalized.shape, normalized.axes.size);
+    normalize(x, {.reduce = normalized.axes}, y,
+              {.weight = placed_on(options.weight, normalized.axes, x.rank),
+               .bias = placed_on(options.bias, normalized.axes, x.rank),
+               .eps = options.eps,
+               .given = options.given,
+               .moments = options.moments,
+               .num_threads = options.num_threads,
+               .caller = caller});
+}
+
+void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const RmsNormOptions& options) {
+    constexpr const char* caller = "rms_norm";
+    check_view(caller, "x", x);
+    const NormalizedAxes normalized(caller, x, axes);
+    check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
+    const double epsilon = x.dtype == DType::f32 ? static_cast<double>(std::numeric_limits<float>::epsilon())
+                                                 : std::numeric_limits<double>::epsilon();
+    normalize(x, {.reduce = normalized.axes}, y,
+              {.weight = placed_on(options.weight, normalized.axes, x.rank),
+               .eps = options.eps.value_or(epsilon),
+               .center = false,
+               .given = options.given,
+               .moments = options.moments,
+               .num_threads = options.num_threads,
+               .caller = caller});
+}
+
+void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups, const GroupNormOptions& options) {
+    constexpr const char* caller = "group_norm";
+    check_view(caller, "x", x);
+    if (x.rank < 2 || x.rank > max_rank - 1) fail(caller, "x of a rank from 2 to 15", std::to_string(x.rank));
+    const int channel = check_axis(caller, "channel_axis", options.channel_axis, x.rank);
+    if (channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
+    const std::int64_t channels = x.shape[channel];
+    if (num_groups < 1 || channels % num_groups != 0) {
+        fail(caller, "num_groups of at least 1 that divides the number of channels",
+             std::to_string(channels) + " channels and num_groups=" + std::to_string(num_groups));
+    }
+    check_parameter(caller, "weight", options.weight, &channels, 1);
+    check_parameter(caller, "bias", options.bias, &channels, 1);
+    check_view(caller, "output", y);
+    check_shape(caller, "output", y, x.shape, x.rank);
+
+    const Axes channel_axis{channel};
+    normalize(split(x, channel, num_groups), {.reduce = all_axes_except(x.rank + 1, 0, channel)},
+              split(y, channel, num_groups),
+              {.weight = split(placed_on(options.weight, channel_axis, x.rank), channel, num_groups),
+               .bias = split(placed_on(options.bias, channel_axis, x.rank), channel, num_groups),
+               .eps = options.eps,
+               .given = options.given,
+               .moments = options.moments,
+               .num_threads = options.num_threads,
+               .caller = caller});
+}
+
+namespace {
+
+/// Instance norm has a set for each sample and channel, batch norm for each channel; all else they share.
+struct ChannelNorm {
+    const char* caller;
+    int min_rank;
+    bool per_sample;
+    bool input_statistics;
+};
+
+template <class Options>
+void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView& y, const Options& options) {
+    const char* caller = norm.caller;
+    check_view(caller, "x", x);
+    if (x.rank < norm.min_rank) fail(caller, "x of rank 2 to 16", std::to_string(x.rank));
+    const int channel = check_axis(caller, "channel_axis", options.channel_axis, x.rank);
+    if (norm.per_sample && channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
+    const std::int64_t channels = x.shape[channel];
+    const std::int64_t samples = norm.per_sample ? x.shape[0] : 1;
+    check_parameter(caller, "weight", options.weight, &channels, 1);
+    check_parameter(caller, "bias", options.bias, &channels, 1);
+    check_running(caller, options.running, channels);
+    const bool updates = norm.input_statistics && options.running.mean.given();
+
+    const Axes channel_axis{channel};
+    NormalizeOptions engine{.weight = placed_on(options.weight, channel_axis, x.rank),
+                            .bias = placed_on(options.bias, channel_axis, x.rank),
+                            .eps = options.eps,
+                            .given = options.given,
+                            .moments = options.moments,
+                            .num_threads = options.num_threads,
+                            .caller = caller};
+    const Axes kept = norm.per_sample ? Axes{0, channel} : channel_axis;
+    const Grouping sets{.reduce = all_axes_except(x.rank, kept.values[0], channel)};
+    if (!norm.input_statistics && !options.given.given()) {
+        if (!options.running.mean.given())
+            fail(caller, "running_mean and running_var, whose statistics are used", "none");
+        static double one = 1;  // a variance of its own is m2 of one element
+        const auto spread = [&](const TensorView& statistic) {
+            TensorView result = statistic;
+            if (!norm.per_sample) return result;
+            result.rank = 2;
+            result.shape[0] = samples;
+            result.strides[0] = 0;
+            result.shape[1] = channels;
+            result.strides[1] = statistic.strides[0];
+            return result;
+        };
+        TensorView count = view(&one, {channels}, {0});
+        engine.given = {
+            .count = spread(count), .mean = spread(options.running.mean), .m2 = spread(options.running.var)};
+    }
+    if (!updates) {
+        normalize(x, sets, y, engine);
+        return;
+    }
+
+    check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
+    check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
+    if (!options.given.given() && channels * samples > 0 && x.size() == channels * samples) {
+        fail(caller, "more than one value per channel to train with", "x of shape " + detail::shape_text(x));
+    }
+    const BatchMoments batch(options.moments, x, kept);
+    engine.moments = batch.views;
+    normalize(x, sets, y, engine);
+    if (x.size() > 0) update_running(options.running, batch.views, samples, channels);
+}
+
+}  // namespace
+
+void instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options) {
+    channel_norm(
+        {.caller = "instance_norm", .min_rank = 2, .per_sample = true, .input_statistics = options.use_input_stats}, x,
+        y, options);
+}
+
+void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options) {
+    channel_norm({.caller = "batch_norm", .min_rank = 2, .per_sample = false, .input_statistics = options.training}, x,
+                 y, options);
+}
+
+}  // namespace anynorm::inline ANYNORM_ABI

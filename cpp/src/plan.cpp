@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plan.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace anynorm::detail {
+namespace {
+
+// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
+constexpr std::int64_t row_block = 4096;
+// Columns merge every 1024 rows: short enough that 4096 rows of few columns still give every thread a block.
+constexpr std::int64_t column_block = 1024;
+// Below two packs of 16 a reduced innermost loop leaves most vector lanes empty: fold it.
+constexpr std::int64_t fold_below = 32;
+constexpr std::int64_t pack_width = 16;
+// Up to this stride packing uses at least 1/8 of every cache line that it reads; beyond, plain column order costs no
+// more than the lines themselves.
+constexpr std::int64_t pack_stride = 8;
+// At most so many chunks a set: their partial moments stay below 1 % of x.
+constexpr std::int64_t max_chunks = 256;
+// A piece of 256 KB leaves half of a 512 KB L2 for y and the coefficients.
+constexpr std::int64_t piece_bytes = 256 * 1024;
+constexpr std::int64_t min_piece_bytes = 32 * 1024;
+constexpr std::int64_t max_piece_cells = 1024;
+// Strips of fewer columns read less than 512 bytes of a row at a time.
+constexpr std::int64_t min_strip = 128;
+// Below 128 KB of x the fork and join cost more than a second thread gains.
+constexpr std::int64_t serial_bytes = 128 * 1024;
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+struct ReducedLoops {
+    int count = 0;
+    std::int64_t n[max_rank] = {}, stride[max_rank] = {};
+
+    void add(std::int64_t length, std::int64_t step) {
+        if (count > 0 && stride[count - 1] == length * step) {
+            n[count - 1] *= length;
+            stride[count - 1] = step;
+        } else {
+            n[count] = length;
+            stride[count++] = step;
+        }
+    }
+};
+
+/// Few channels: as many rows in one as fill two packs or more. Only where the rows are contiguous and are all of the
+/// reduction, so that one remainder is left.
+void choose_interleaving(const Nest& nest, Reduction& reduction) {
+    const int last = nest.depth - 1;
+    const std::int64_t channels = nest.loops[last].n;
+    if (reduction.packed || channels >= fold_below || channels % pack_width == 0 || last == 0) return;
+    const Loop& rows = nest.loops[last - 1];
+    const std::int64_t fold = std::max(pack_width / std::gcd(channels, pack_width), ceil_div(fold_below, channels));
+    const bool only_loop =
+        std::count_if(nest.loops, nest.loops + last, [](const Loop& loop) { return loop.reduced; }) == 1;
+    if (!rows.reduced || !only_loop || rows.stride[op_x] != channels || rows.n < 2 * fold) return;
+    reduction.interleaved = true;
+    reduction.fold = fold;
+    reduction.tail_n = rows.n % fold;
+    reduction.tail_offset = (rows.n - reduction.tail_n) * channels;
+}
+
+void choose_kernel(const Nest& nest, Reduction& reduction) {
+    reduction.kernel = Reduction::Kernel::row;
+    if (nest.depth == 0) return;
+    const int last = nest.depth - 1;
+    const Loop& inner = nest.loops[last];
+    const std::int64_t stride = inner.stride[op_x];
+    if (!inner.reduced) {
+        reduction.kernel = Reduction::Kernel::column;
+        reduction.cells_loop = last;
+        reduction.packed = stride != 1;
+        choose_interleaving(nest, reduction);
+        return;
+    }
+    const bool reduced_outside =
+        std::any_of(nest.loops, nest.loops + last, [](const Loop& loop) { return loop.reduced; });
+    if (stride == 1 && inner.n < fold_below && reduced_outside && !nest.loops[last - 1].reduced &&
+        nest.loops[last - 1].stride[op_x] == inner.n) {
+        reduction.kernel = Reduction::Kernel::column;
+        reduction.cells_loop = last - 1;
+        reduction.fold = inner.n;
+        return;
+    }
+    if (stride > pack_stride) {
+        reduction.kernel = Reduction::Kernel::column;  // columns of width 1
+        return;
+    }
+    reduction.packed = stride != 1;
+    for (int i = last; i >= 0 && reduction.cells_loop < 0; --i) {
+        if (!nest.loops[i].reduced) reduction.cells_loop = i;
+    }
+}
+
+void choose_blocks(const ReducedLoops& loops, Reduction& reduction) {
+    const bool row = reduction.kernel == Reduction::Kernel::row;
+    const std::int64_t block = row ? row_block : column_block;
+    int left = loops.count;
+    if (left > 0) {
+        --left;
+        reduction.n = loops.n[left];
+        reduction.stride = loops.stride[left];
+    }
+    reduction.block_n = std::min(reduction.n, block);
+    if (left > 0 && reduction.n < block) {
+        --left;
+        reduction.runs = loops.n[left];
+        reduction.run_stride = loops.stride[left];
+        reduction.block_runs = std::min(reduction.runs, block / reduction.n);
+    }
+    reduction.blocks = ceil_div(reduction.n, reduction.block_n) * ceil_div(reduction.runs, reduction.block_runs);
+    reduction.outer = left;
+    for (int i = 0; i < left; ++i) {
+        reduction.outer_n[i] = loops.n[i];
+        reduction.outer_stride[i] = loops.stride[i];
+        reduction.blocks *= loops.n[i];
+    }
+    // A chunk of 16 row blocks is 64 K elements, work enough for a task; a column block already is one.
+    reduction.chunk_blocks = std::max<std::int64_t>(row ? 16 : 1, ceil_div(reduction.blocks, max_chunks));
+    reduction.chunks = ceil_div(reduction.blocks, reduction.chunk_blocks);
+}
+
+/// Pieces of about `target` elements and, of whole sets, at most `max_cells` cells; ranges of `strip_loop`, along
+/// which x is contiguous, have at least `min_strip_length` and whole packs.
+Cut make_cut(const Nest& nest, bool kept_only, std::int64_t target, std::int64_t max_cells, int strip_loop,
+             std::int64_t min_strip_length) {
+    Cut cut;
+    cut.kept_only = kept_only;
+    std::int64_t elements = 1, cells = 1;
+    for (int i = 0; kept_only && i < nest.depth; ++i) elements *= nest.loops[i].reduced ? nest.loops[i].n : 1;
+    int i = nest.depth - 1;
+    for (; i >= 0; --i) {
+        const Loop& loop = nest.loops[i];
+        if (kept_only && loop.reduced) continue;
+        if (elements * loop.n > target || (kept_only && cells * loop.n > max_cells)) {
+            std::int64_t length = std::max<std::int64_t>(1, target / elements);
+            if (i == strip_loop) length = std::max(length, min_strip_length);
+            if (kept_only) length = std::min(length, std::max<std::int64_t>(1, max_cells / cells));
+            length = std::min(length, loop.n);
+            const std::int64_t parts = ceil_div(loop.n, length);
+            cut.loop = i;
+            cut.length = ceil_div(loop.n, parts);
+            if (i == strip_loop) cut.length = std::min(loop.n, ceil_div(cut.length, 16) * 16);  // whole packs
+            cut.pieces = ceil_div(loop.n, cut.length);
+            break;
+        }
+        elements *= loop.n;
+        cells *= loop.reduced ? 1 : loop.n;
+    }
+    for (--i; i >= 0; --i) {
+        if (!kept_only || !nest.loops[i].reduced) cut.pieces *= nest.loops[i].n;
+    }
+    return cut;
+}
+
+std::int64_t cells_of_largest_piece(const Nest& nest, const Cut& cut) {
+    std::int64_t cells = cut.loop < 0 || nest.loops[cut.loop].reduced ? 1 : cut.length;
+    for (int i = cut.loop + 1; i < nest.depth; ++i) cells *= nest.loops[i].reduced ? 1 : nest.loops[i].n;
+    return cells;
+}
+
+}  // namespace
+
+Reduction make_reduction(const Nest& nest) noexcept {
+    Reduction reduction;
+    choose_kernel(nest, reduction);
+    const bool folds_neighbours = reduction.fold > 1 && !reduction.interleaved;
+    const std::int64_t rows_in_one = reduction.interleaved ? reduction.fold : 1;
+    ReducedLoops reduced;
+    for (int i = 0; i < (folds_neighbours ? nest.depth - 1 : nest.depth); ++i) {
+        if (nest.loops[i].reduced) {
+            reduced.add(nest.loops[i].n / rows_in_one, nest.loops[i].stride[op_x] * rows_in_one);
+        } else if (i != reduction.cells_loop) {
+            reduction.kept_loop[reduction.kept++] = i;
+        }
+    }
+    choose_blocks(reduced, reduction);
+    if (reduction.kernel == Reduction::Kernel::row && reduction.blocks > 1) {
+        reduction.cells_inside =
+            reduction.cells_loop >= 0 && nest.loops[reduction.cells_loop].stride[op_x] < reduced.stride[0];
+    }
+    return reduction;
+}
+
+Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
+    Plan plan;
+    plan.nest = nest;
+    plan.reduction = make_reduction(nest);
+    const std::int64_t elements = nest.size();
+    plan.threads = elements * request.element_bytes < serial_bytes ? 1 : std::max(1, request.threads);
+
+    // Four pieces a thread even out what the cores do not share evenly.
+    std::int64_t target = piece_bytes / request.element_bytes;
+    if (plan.threads > 1) {
+        target = std::clamp(elements / (4 * plan.threads), min_piece_bytes / request.element_bytes, target);
+    }
+    const bool column = plan.reduction.kernel == Reduction::Kernel::column;
+    const int strip_loop = column ? plan.reduction.cells_loop : -1;
+    const std::int64_t fold = plan.reduction.fold;
+    const std::int64_t min_length = plan.reduction.interleaved ? nest.loops[strip_loop].n : ceil_div(min_strip, fold);
+    plan.sets = make_cut(nest, true, target, max_piece_cells / fold, strip_loop, min_length);
+    plan.elements = make_cut(nest, false, target, 0, -1, 1);
+
+    // Given statistics need no piece to be whole, so y is written in the order of memory while the coefficients of
+    // all sets stay below 1 % of x.
+    const bool few_cells = nest.cells() <= std::max<std::int64_t>(max_piece_cells, elements / 1024);
+    if (request.statistics) {
+        // A chunk is the smallest part of a set that can be summed on its own.
+        const bool can_split = plan.reduction.chunks > 1 || request.apply;
+        const bool uneven = plan.sets.pieces < 4 * plan.threads && plan.sets.pieces % plan.threads != 0;
+        if (uneven && can_split) plan.mode = Plan::Mode::split_sets;
+    } else if (few_cells) {
+        plan.mode = Plan::Mode::split_sets;
+    }
+    plan.piece_columns = cells_of_largest_piece(nest, plan.sets) * fold;
+    if (plan.reduction.packed) plan.pack_elements = column ? pack_columns * column_block : row_block;
+    return plan;
+}
+
+Nest piece_of(const Nest& nest, const Cut& cut, std::int64_t index) noexcept {
+    Nest piece = nest;
+    if (cut.loop < 0) return piece;
+    const std::int64_t parts = ceil_div(nest.loops[cut.loop].n, cut.length);
+    const std::int64_t first = index % parts * cut.length;
+    restrict_loop(piece, cut.loop, first, std::min(cut.length, nest.loops[cut.loop].n - first));
+    index /= parts;
+    for (int i = cut.loop - 1; i >= 0; --i) {
+        if (cut.kept_only && nest.loops[i].reduced) continue;
+        restrict_loop(piece, i, index % nest.loops[i].n, 1);
+        index /= nest.loops[i].n;
+    }
+    return piece;
+}
+
+Block block_of(const Reduction& reduction, std::int64_t index) noexcept {
+    const std::int64_t along_n = ceil_div(reduction.n, reduction.block_n);
+    const std::int64_t along_runs = ceil_div(reduction.runs, reduction.block_runs);
+    const std::int64_t first = index % along_n * reduction.block_n;
+    index /= along_n;
+    const std::int64_t first_run = index % along_runs * reduction.block_runs;
+    index /= along_runs;
+    Block block;
+    block.offset = first * reduction.stride + first_run * reduction.run_stride;
+    block.n = std::min(reduction.block_n, reduction.n - first);
+    block.runs = std::min(reduction.block_runs, reduction.runs - first_run);
+    for (int i = reduction.outer - 1; i >= 0; --i) {
+        block.offset += index % reduction.outer_n[i] * reduction.outer_stride[i];
+        index /= reduction.outer_n[i];
+    }
+    return block;
+}
+
+std::string to_string(const Plan& plan) {
+    const auto number = [](std::int64_t value) { return std::to_string(value); };
+    const Reduction& reduction = plan.reduction;
+    std::string text = "nest";
+    for (int i = 0; i < plan.nest.depth; ++i) {
+        const Loop& loop = plan.nest.loops[i];
+        text += std::string(loop.reduced ? " R" : " K") + number(loop.n) + ":" + number(loop.stride[op_x]);
+    }
+    text += "\nreduce ";
+    text += reduction.kernel == Reduction::Kernel::row ? "row" : "column";
+    if (reduction.packed) text += " packed";
+    if (reduction.fold > 1) text += (reduction.interleaved ? " interleave=" : " fold=") + number(reduction.fold);
+    text += " block=" + number(reduction.block_runs) + "x" + number(reduction.block_n);
+    text += " blocks=" + number(reduction.blocks) + " chunks=" + number(reduction.chunks);
+    text += "\nrun ";
+    text += plan.mode == Plan::Mode::whole_sets ? "whole_sets" : "split_sets";
+    text += " sets=" + number(plan.sets.pieces) + " elements=" + number(plan.elements.pieces);
+    text += " threads=" + number(plan.threads) + "\n";
+    return text;
+}
+
+}  // namespace anynorm::detail

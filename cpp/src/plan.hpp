@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loop nest -> which kernel, how a set is cut into blocks, how the work is cut into pieces. A plan is a value: it can
+// be printed and compared, and it is made without touching data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "layout.hpp"
+
+namespace anynorm::detail {
+
+/// Columns are packed by the eight: 1024 rows of them fill 32 KB of float32.
+inline constexpr std::int64_t pack_columns = 8;
+
+/// How the moments of one set are summed. It depends on the reduced loops alone, never on the number of sets, threads
+/// or vector lanes, and that is why the result has the same bits for all of them:
+///
+///     set = chunk 0 + chunk 1 + ...     chunk = block 0 + block 1 + ...     (Chan's merge, in this order)
+///
+/// A block is `block_runs` runs of `block_n` elements, summed by one kernel call.
+struct Reduction {
+    enum class Kernel : std::uint8_t { row, column };
+
+    Kernel kernel = Kernel::row;
+    /// The kernel wants stride 1 where x has another: blocks go through a buffer in L1 first.
+    bool packed = false;
+    /// The kept loop that the kernel runs over (an index into the nest), or -1 for one set at a time.
+    int cells_loop = -1;
+    /// So many columns of the kernel make one set, where the innermost loop is too short to fill vectors. Neighbouring
+    /// columns if that loop is reduced (channels-last group norm), interleaved ones if it is kept: `fold` rows of few
+    /// channels are then one row of the kernel, and `tail_n` rows are left over.
+    std::int64_t fold = 1;
+    bool interleaved = false;
+    std::int64_t tail_n = 0, tail_offset = 0;
+
+    std::int64_t n = 1, stride = 0, block_n = 1;
+    std::int64_t runs = 1, run_stride = 0, block_runs = 1;
+    /// The reduced loops outside of a block.
+    int outer = 0;
+    std::int64_t outer_n[max_rank] = {}, outer_stride[max_rank] = {};
+    /// The kept loops other than cells_loop (indices into the nest), outermost first.
+    int kept = 0;
+    int kept_loop[max_rank] = {};
+
+    std::int64_t blocks = 1, chunk_blocks = 1, chunks = 1;
+    /// Whether the kernel's sets are walked inside of the blocks (columns; planes of channels) or a set is finished
+    /// before the next begins (long rows): the order of x in memory.
+    bool cells_inside = true;
+};
+
+/// A partition of some loops of a nest into pieces: loops outside `loop` give one index to a piece, `loop` itself
+/// ranges of `length`, loops inside are whole.
+struct Cut {
+    int loop = -1;
+    std::int64_t length = 1;
+    std::int64_t pieces = 1;
+    bool kept_only = true;
+};
+
+struct Plan {
+    /// whole_sets: a piece holds all elements of its sets; statistics and apply follow each other while the piece is
+    /// in cache. split_sets: sets are cut as well; statistics of all, then apply to all.
+    enum class Mode : std::uint8_t { whole_sets, split_sets };
+
+    Nest nest;
+    Reduction reduction;
+    Mode mode = Mode::whole_sets;
+    Cut sets;
+    Cut elements;
+    int threads = 1;
+    /// Cells of the largest piece, times reduction.fold.
+    std::int64_t piece_columns = 1;
+    /// Elements of the buffer for packed blocks; 0 where there is none.
+    std::int64_t pack_elements = 0;
+};
+
+struct PlanRequest {
+    std::int64_t element_bytes = 4;
+    int threads = 1;
+    bool statistics = true;  ///< computed from x, not given
+    bool apply = true;
+};
+
+Reduction make_reduction(const Nest& nest) noexcept;
+Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept;
+
+/// Piece `index` of a cut: the nest with its loops restricted; loop indices and cell numbers are those of `nest`.
+Nest piece_of(const Nest& nest, const Cut& cut, std::int64_t index) noexcept;
+
+/// Start (in elements of x), runs and run length of block `index`.
+struct Block {
+    std::int64_t offset, runs, n;
+};
+Block block_of(const Reduction& reduction, std::int64_t index) noexcept;
+
+/// One line a level, for tests and for people.
+std::string to_string(const Plan& plan);
+
+}  // namespace anynorm::detail

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reduce.hpp"
+
+#include <algorithm>
+
+namespace anynorm::detail {
+namespace {
+
+using kernels::Kernels;
+using kernels::MomentsArgs;
+
+/// Copies one block of `args.cells` sets to `pack` so that neighbouring sets, or the elements of the only one, are
+/// contiguous, and points args at the copy.
+template <class T>
+void pack_block(MomentsArgs<T>& args, T* pack) {
+    const std::int64_t width = args.cells;
+    T* out = pack;
+    for (std::int64_t run = 0; run < args.runs; ++run) {
+        for (std::int64_t i = 0; i < args.n; ++i) {
+            const T* p = args.x + run * args.run_stride + i * args.stride;
+            for (std::int64_t cell = 0; cell < width; ++cell) *out++ = p[cell * args.cell_stride];
+        }
+    }
+    args.x = pack;
+    args.cell_stride = 1;
+    args.stride = width;
+    args.run_stride = args.n * width;
+}
+
+/// One block of each of `args.cells` sets.
+template <class T>
+void reduce_block(const Kernels<T>& kernels, const Reduction& reduction, MomentsArgs<T> args, T* pack) {
+    const bool row = reduction.kernel == Reduction::Kernel::row;
+    const auto kernel = row ? kernels.moments_row : kernels.moments_column;
+    if (!reduction.packed) {
+        kernel(args);
+        return;
+    }
+    const std::int64_t strip = row ? 1 : pack_columns;
+    for (std::int64_t first = 0; first < args.cells; first += strip) {
+        MomentsArgs<T> part = args;
+        part.x += first * args.cell_stride;
+        part.out += first;
+        part.cells = std::min(strip, args.cells - first);
+        pack_block(part, pack);
+        kernel(part);
+    }
+}
+
+}  // namespace
+
+template <class T>
+void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center,
+                  std::int64_t chunk, Cell* cells, const ReduceScratch& scratch) noexcept {
+    const Reduction& reduction = plan.reduction;
+    const std::int64_t first_block = chunk * reduction.chunk_blocks;
+    const std::int64_t last_block = std::min(reduction.blocks, first_block + reduction.chunk_blocks);
+
+    Nest outside;  // the kept loops that the kernel does not run over
+    outside.offset[op_x] = piece.offset[op_x];
+    for (int i = 0; i < reduction.kept; ++i) outside.loops[outside.depth++] = piece.loops[reduction.kept_loop[i]];
+    std::int64_t width = 1, cell_stride = 1;
+    if (reduction.cells_loop >= 0) {
+        const Loop& loop = piece.loops[reduction.cells_loop];
+        width = loop.n * reduction.fold;
+        if (reduction.fold == 1) cell_stride = loop.stride[op_x];
+    }
+
+    const auto block_args = [&](const T* first, std::int64_t count, const Block& block, Cell* out) {
+        return MomentsArgs<T>{first + block.offset, count,  cell_stride, block.runs, reduction.run_stride, block.n,
+                              reduction.stride,     center, out};
+    };
+    const auto reduce_cells = [&](const T* first, std::int64_t count, Cell* out) {
+        for (std::int64_t index = first_block; index < last_block; ++index) {
+            Cell* into = index == first_block ? out : scratch.block;
+            reduce_block(kernels, reduction, block_args(first, count, block_of(reduction, index), into),
+                         static_cast<T*>(scratch.pack));
+            if (into != out) merge(out, into, count);
+        }
+    };
+    Cell* out = cells;
+    walk(outside, outside.depth, [&](const std::int64_t* offset) {
+        const T* first = x + offset[op_x];
+        if (reduction.cells_inside) {
+            reduce_cells(first, width, out);
+        } else {
+            for (std::int64_t cell = 0; cell < width; ++cell) reduce_cells(first + cell * cell_stride, 1, out + cell);
+        }
+        const std::int64_t sets = width / reduction.fold;
+        fold_columns(out, sets, reduction.fold, reduction.interleaved);
+        if (reduction.tail_n > 0 && last_block == reduction.blocks) {
+            MomentsArgs<T> tail = block_args(first, sets, {reduction.tail_offset, 1, reduction.tail_n}, scratch.block);
+            tail.stride = reduction.stride / reduction.fold;
+            kernels.moments_column(tail);
+            merge(out, scratch.block, sets);
+        }
+        out += sets;
+    });
+}
+
+template <class T>
+void reduce_sets(const Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center, Cell* cells,
+                 const ReduceScratch& scratch) noexcept {
+    reduce_chunk(kernels, x, plan, piece, center, 0, cells, scratch);
+    const std::int64_t count = plan.reduction.chunks > 1 ? piece.cells() : 0;
+    for (std::int64_t chunk = 1; chunk < plan.reduction.chunks; ++chunk) {
+        reduce_chunk(kernels, x, plan, piece, center, chunk, scratch.chunk, scratch);
+        merge(cells, scratch.chunk, count);
+    }
+}
+
+#define ANYNORM_INSTANTIATE(T)                                                                                      \
+    template void reduce_chunk<T>(const Kernels<T>&, const T*, const Plan&, const Nest&, bool, std::int64_t, Cell*, \
+                                  const ReduceScratch&) noexcept;                                                   \
+    template void reduce_sets<T>(const Kernels<T>&, const T*, const Plan&, const Nest&, bool, Cell*,                \
+                                 const ReduceScratch&) noexcept;
+ANYNORM_INSTANTIATE(float)
+ANYNORM_INSTANTIATE(double)
+#undef ANYNORM_INSTANTIATE
+
+}  // namespace anynorm::detail

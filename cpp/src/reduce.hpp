@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The statistics pass over one piece.
+#pragma once
+
+#include <cstdint>
+
+#include "cell.hpp"
+#include "plan.hpp"
+
+namespace anynorm::detail {
+
+/// Scratch of one worker, each array of Plan::piece_columns cells; `pack` has Plan::pack_elements elements of x.
+struct ReduceScratch {
+    Cell* chunk;
+    Cell* block;
+    void* pack;
+};
+
+/// Sums chunk `chunk` of every set of a piece into cells[0 .. cells of the piece), in the piece's order; `cells` has
+/// room for Plan::piece_columns.
+template <class T>
+void reduce_chunk(const kernels::Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center,
+                  std::int64_t chunk, Cell* cells, const ReduceScratch& scratch) noexcept;
+
+/// All chunks of every set of a piece.
+template <class T>
+void reduce_sets(const kernels::Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center,
+                 Cell* cells, const ReduceScratch& scratch) noexcept;
+
+}  // namespace anynorm::detail

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "validate.hpp"
+
+#include <charconv>
+#include <stdexcept>
+
+#include "overlap.hpp"
+
+namespace anynorm::detail {
+namespace {
+
+struct NamedView {
+    const char* what;
+    const TensorView& view;
+};
+
+}  // namespace
+
+void fail(const char* caller, const std::string& expected, const std::string& got) {
+    throw std::invalid_argument(std::string(caller) + ": expected " + expected + ", got " + got);
+}
+
+std::string shape_text(const std::int64_t* shape, int rank) {
+    std::string text = "(";
+    for (int axis = 0; axis < rank; ++axis) text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);
+    return text + (rank == 1 ? ",)" : ")");
+}
+
+std::string number_text(double value) {
+    char text[32];
+    const auto result = std::to_chars(text, text + sizeof text, value);
+    return {text, result.ptr};
+}
+
+void check_view(const char* caller, const char* what, const TensorView& view) {
+    if (view.dtype != DType::f32 && view.dtype != DType::f64) {
+        fail(caller, std::string(what) + " of dtype float32 or float64", view.given() ? "another" : "none");
+    }
+    if (view.rank < 0 || view.rank > max_rank) {
+        fail(caller, std::string(what) + " of a rank from 0 to 16", std::to_string(view.rank));
+    }
+    for (int axis = 0; axis < view.rank; ++axis) {
+        if (view.shape[axis] < 0) fail(caller, std::string(what) + " with lengths of at least 0", shape_text(view));
+    }
+}
+
+int check_axis(const char* caller, const char* what, int axis, int rank) {
+    if (axis < -rank || axis >= rank) {
+        if (rank == 0) fail(caller, std::string("no ") + what + " for an array of rank 0", std::to_string(axis));
+        fail(caller, std::string(what) + " from " + std::to_string(-rank) + " to " + std::to_string(rank - 1),
+             std::to_string(axis));
+    }
+    return axis < 0 ? axis + rank : axis;
+}
+
+std::uint32_t check_axes(const char* caller, const Axes& axes, int rank) {
+    std::uint32_t set = 0;
+    for (int i = 0; i < axes.size; ++i) {
+        const int axis = check_axis(caller, "axis", axes.values[i], rank);
+        if ((set >> axis & 1) != 0) fail(caller, "each axis once", "axis " + std::to_string(axis) + " twice");
+        set |= 1u << axis;
+    }
+    return set;
+}
+
+void check_shape(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape, int rank) {
+    bool fits = view.rank == rank;
+    for (int axis = 0; fits && axis < rank; ++axis) fits = view.shape[axis] == shape[axis];
+    if (!fits) fail(caller, std::string(what) + " of shape " + shape_text(shape, rank), shape_text(view));
+}
+
+void check_broadcasts(const char* caller, const char* what, const TensorView& view, const TensorView& to) {
+    bool fits = view.rank <= to.rank;
+    for (int axis = 0; fits && axis < view.rank; ++axis) {
+        const std::int64_t n = view.shape[axis];
+        fits = n == 1 || n == to.shape[to.rank - view.rank + axis];
+    }
+    if (!fits) {
+        fail(caller, std::string(what) + " of a shape that broadcasts to " + shape_text(to), shape_text(view));
+    }
+}
+
+void check_eps(const char* caller, double eps) {
+    if (!(eps >= 0)) fail(caller, "eps of at least 0", number_text(eps));
+}
+
+void check_threads(const char* caller, int num_threads) {
+    if (num_threads < 0) fail(caller, "num_threads of at least 0", std::to_string(num_threads));
+}
+
+void check_output(const char* caller, const char* what, const TensorView& out) {
+    if (overlaps_itself(out)) {
+        fail(caller, std::string(what) + " without elements that share memory", "strides that reach one element twice");
+    }
+}
+
+void check_apart(const char* caller, const char* what, const TensorView& out, const char* other_what,
+                 const TensorView& other) {
+    if (overlaps(out, other)) {
+        fail(caller, std::string(what) + " apart from " + other_what, "arrays that share memory");
+    }
+}
+
+void check_statistics(const char* caller, const MomentsView& views, const TensorView& x, std::uint32_t reduced) {
+    std::int64_t kept[max_rank], all[max_rank];
+    int rank = 0;
+    for (int axis = 0; axis < x.rank; ++axis) {
+        const bool is_reduced = (reduced >> axis & 1) != 0;
+        all[axis] = is_reduced ? 1 : x.shape[axis];
+        if (!is_reduced) kept[rank++] = x.shape[axis];
+    }
+    for (const NamedView& named : {NamedView{"moments.count", views.count}, NamedView{"moments.mean", views.mean},
+                                   NamedView{"moments.m2", views.m2}}) {
+        if (!named.view.given()) continue;
+        check_view(caller, named.what, named.view);
+        if (named.view.rank == x.rank) {
+            check_shape(caller, named.what, named.view, all, x.rank);
+        } else {
+            check_shape(caller, named.what, named.view, kept, rank);
+        }
+    }
+}
+
+void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced) {
+    check_statistics(caller, out, x, reduced);
+    const NamedView views[] = {{"moments.count", out.count}, {"moments.mean", out.mean}, {"moments.m2", out.m2}};
+    for (int i = 0; i < 3; ++i) {
+        if (!views[i].view.given()) continue;
+        if (views[i].view.dtype != DType::f64) {
+            fail(caller, std::string(views[i].what) + " of dtype float64", name(views[i].view.dtype));
+        }
+        check_output(caller, views[i].what, views[i].view);
+        for (int j = 0; j < i; ++j) check_apart(caller, views[i].what, views[i].view, views[j].what, views[j].view);
+    }
+}
+
+void check_moments_apart(const char* caller, const MomentsView& out, const char* other_what, const TensorView& other) {
+    check_apart(caller, "moments.count", out.count, other_what, other);
+    check_apart(caller, "moments.mean", out.mean, other_what, other);
+    check_apart(caller, "moments.m2", out.m2, other_what, other);
+}
+
+}  // namespace anynorm::detail

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// "expected ..., got ..." checks. Each throws std::invalid_argument that begins with the name of the caller.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "anynorm/grouping.hpp"
+#include "anynorm/moments.hpp"
+#include "anynorm/tensor_view.hpp"
+
+namespace anynorm::detail {
+
+[[noreturn]] void fail(const char* caller, const std::string& expected, const std::string& got);
+
+/// "(2, 3)", "(5,)", "()": as NumPy prints shapes.
+std::string shape_text(const std::int64_t* shape, int rank);
+inline std::string shape_text(const TensorView& view) { return shape_text(view.shape, view.rank); }
+
+/// The shortest text that reads back as the same number.
+std::string number_text(double value);
+
+void check_view(const char* caller, const char* what, const TensorView& view);
+/// The axis counted from 0.
+int check_axis(const char* caller, const char* what, int axis, int rank);
+/// The axes as a bit set.
+std::uint32_t check_axes(const char* caller, const Axes& axes, int rank);
+void check_shape(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape, int rank);
+void check_broadcasts(const char* caller, const char* what, const TensorView& view, const TensorView& to);
+void check_eps(const char* caller, double eps);
+void check_threads(const char* caller, int num_threads);
+/// `out` is written: no element twice, none of an input's.
+void check_output(const char* caller, const char* what, const TensorView& out);
+void check_apart(const char* caller, const char* what, const TensorView& out, const char* other_what,
+                 const TensorView& other);
+/// The views that are given have x's shape without the reduced axes, or with length 1 there.
+void check_statistics(const char* caller, const MomentsView& views, const TensorView& x, std::uint32_t reduced);
+/// Statistics to be written: as above, float64, apart from each other.
+void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced);
+/// A call's statistics output overlaps none of its other operands.
+void check_moments_apart(const char* caller, const MomentsView& out, const char* other_what, const TensorView& other);
+
+}  // namespace anynorm::detail
