@@ -13,7 +13,7 @@ using kernels::Kernels;
 
 // Eight buffers of 512 float64 are 32 KB: operands that a kernel cannot read in place pass through L1.
 constexpr std::int64_t tile = 512;
-// An innermost loop below two packs is joined with its neighbour where x and y allow it.
+// An inner loop below two packs is joined with its neighbours where x and y allow it.
 constexpr std::int64_t join_below = 32;
 
 template <class To, class From>
@@ -39,27 +39,60 @@ void store(const Elements& to, std::int64_t offset, std::int64_t stride, const C
     }
 }
 
-/// A coefficient along the inner loop, which may be two loops of the nest joined: element i of the loop is at
-/// i / joined * outer_stride + i % joined * inner_stride.
-struct Along {
-    std::int64_t inner_stride, outer_stride, joined;
+/// The vectors' loop: the innermost loop of the nest, joined with its neighbours while it is short and x and y run on
+/// through them. Levels are counted from the inside.
+struct InnerLoop {
+    int levels = 0;
+    std::int64_t n[max_rank] = {};
+    std::int64_t total = 1;
+    /// Elements after which all levels but the last begin again.
+    std::int64_t period = 1;
 
-    bool constant() const { return inner_stride == 0 && outer_stride == 0; }
-    bool contiguous() const { return inner_stride == 1 && outer_stride == joined; }
+    void join(const Loop& loop) {
+        n[levels++] = loop.n;
+        period = total;
+        total *= loop.n;
+    }
+};
+
+/// The strides of a coefficient along the levels of the inner loop.
+struct Along {
+    std::int64_t stride[max_rank] = {};
+
+    bool constant(const InnerLoop& inner) const {
+        return std::all_of(stride, stride + inner.levels, [](std::int64_t step) { return step == 0; });
+    }
+    bool contiguous(const InnerLoop& inner) const {
+        std::int64_t expected = 1;
+        for (int level = 0; level < inner.levels; ++level) {
+            if (stride[level] != expected) return false;
+            expected *= inner.n[level];
+        }
+        return true;
+    }
+    bool repeats(const InnerLoop& inner) const { return inner.levels > 1 && stride[inner.levels - 1] == 0; }
+
+    /// Offset of element `index`.
+    std::int64_t at(const InnerLoop& inner, std::int64_t index) const {
+        std::int64_t offset = 0;
+        for (int level = 0; level < inner.levels; ++level) {
+            offset += index % inner.n[level] * stride[level];
+            index /= inner.n[level];
+        }
+        return offset;
+    }
 };
 
 template <class C>
-void load_along(C* to, const Elements& from, std::int64_t offset, const Along& along, std::int64_t first,
-                std::int64_t n) {
-    if (along.constant()) {
+void load_along(C* to, const Elements& from, std::int64_t offset, const InnerLoop& inner, const Along& along,
+                std::int64_t first, std::int64_t n) {
+    if (along.constant(inner)) {
         load(to, from, offset, 0, 1);
         return;
     }
     for (std::int64_t i = first; i < first + n;) {
-        const std::int64_t inner = i % along.joined;
-        const std::int64_t count = std::min(along.joined - inner, first + n - i);
-        load(to + (i - first), from, offset + i / along.joined * along.outer_stride + inner * along.inner_stride,
-             along.inner_stride, count);
+        const std::int64_t count = std::min(inner.n[0] - i % inner.n[0], first + n - i);
+        load(to + (i - first), from, offset + along.at(inner, i), along.stride[0], count);
         i += count;
     }
 }
@@ -70,6 +103,7 @@ struct Coefficient {
     Operand operand;
     Along along;
     std::int64_t row_stride;
+    bool varies;  ///< along the inner loop
     bool direct;  ///< the kernel can read it in place
 };
 
@@ -86,11 +120,11 @@ class Pass {
         for (int i = 0; i < 3; ++i) coefficients_[i] = coefficient(cells[i], op_cell);
         coefficients_[3] = coefficient(operands.weight, op_weight);
         coefficients_[4] = coefficient(operands.bias, op_bias);
-        x_direct_ = operands.x.dtype == dtype_of<C>() && (n_ == 1 || inner_.stride[op_x] == 1);
-        y_direct_ = operands.y.dtype == dtype_of<C>() && (n_ == 1 || inner_.stride[op_y] == 1);
-        affine_ =
-            kernels.affine[kernels::affine_index(!coefficients_[0].along.constant(), !coefficients_[3].along.constant(),
-                                                 !coefficients_[4].along.constant())];
+        const bool x_unit = inner_.total == 1 || x_step_ == 1, y_unit = inner_.total == 1 || y_step_ == 1;
+        x_direct_ = operands.x.dtype == dtype_of<C>() && x_unit;
+        y_direct_ = operands.y.dtype == dtype_of<C>() && y_unit;
+        affine_ = kernels.affine[kernels::affine_index(coefficients_[0].varies, coefficients_[3].varies,
+                                                       coefficients_[4].varies)];
     }
 
     void run() {
@@ -100,48 +134,47 @@ class Pass {
   private:
     /// Splits the nest into an inner loop for the vectors, a loop of rows for the kernel, and the loops outside.
     void choose_inner() {
-        int left = nest_.depth;
-        if (left > 0) {
-            inner_ = nest_.loops[--left];
-            n_ = inner_.n;
+        outside_ = nest_.depth;
+        if (outside_ > 0) {
+            const Loop& loop = nest_.loops[--outside_];
+            inner_.join(loop);
+            x_step_ = loop.stride[op_x];
+            y_step_ = loop.stride[op_y];
         }
-        if (left > 0 && inner_.n < join_below) {
-            const Loop& next = nest_.loops[left - 1];
-            if (next.stride[op_x] == inner_.n * inner_.stride[op_x] &&
-                next.stride[op_y] == inner_.n * inner_.stride[op_y]) {
-                joined_ = next;
-                n_ *= next.n;
-                --left;
-            }
+        for (; outside_ > 0 && inner_.total < join_below; --outside_) {
+            const Loop& next = nest_.loops[outside_ - 1];
+            if (next.stride[op_x] != inner_.total * x_step_ || next.stride[op_y] != inner_.total * y_step_) break;
+            inner_.join(next);
         }
-        if (left > 0) rows_ = nest_.loops[--left];
-        outside_ = left;
+        first_inner_ = outside_;
+        if (outside_ > 0) rows_ = nest_.loops[--outside_];
     }
 
     Coefficient coefficient(const Elements& elements, Operand operand) const {
-        // Without a joined loop its stride continues the inner one, so that one test covers both.
-        const std::int64_t inner = inner_.stride[operand];
-        const std::int64_t outer = joined_.n > 1 ? joined_.stride[operand] : inner * inner_.n;
-        const Along along{inner, outer, inner_.n};
-        const bool direct = elements.dtype == dtype_of<C>() && (along.constant() || along.contiguous());
-        return {elements, operand, along, rows_.stride[operand], direct};
+        Along along;
+        for (int level = 0; level < inner_.levels; ++level) {
+            along.stride[level] = nest_.loops[first_inner_ + inner_.levels - 1 - level].stride[operand];
+        }
+        const bool varies = !along.constant(inner_);
+        const bool direct = elements.dtype == dtype_of<C>() && (!varies || along.contiguous(inner_));
+        return {elements, operand, along, rows_.stride[operand], varies, direct};
     }
 
-    /// rows_.n rows of n_ elements; tiled along n where something must be packed.
+    /// rows_.n rows of inner_.total elements; tiled along n where something must be packed.
     void run_rectangle(const std::int64_t* offset) {
         bool in_place = x_direct_ && y_direct_, all_rows = in_place;
         for (const Coefficient& c : coefficients_) {
             in_place = in_place && c.direct;
             all_rows = all_rows && (c.direct || c.row_stride == 0);
         }
-        // Whole periods of the inner of two joined loops: what repeats with it is packed once for all tiles.
-        const std::int64_t step = in_place ? n_ : joined_.n > 1 ? tile / inner_.n * inner_.n : tile;
-        for (std::int64_t first = 0; first < n_; first += step) {
-            const std::int64_t n = std::min(step, n_ - first);
+        // Tiles are whole periods, so that what repeats with the period is packed once for all of them.
+        const std::int64_t step = in_place ? inner_.total : tile / inner_.period * inner_.period;
+        for (std::int64_t first = 0; first < inner_.total; first += step) {
+            const std::int64_t n = std::min(step, inner_.total - first);
             for (int i = 0; i < 5; ++i) {
                 const Coefficient& c = coefficients_[i];
-                const bool repeats = !c.direct && c.row_stride == 0 && c.along.outer_stride == 0 && joined_.n > 1;
-                if (first == 0 || !repeats) prepare(i, offset, 0, first, n);
+                const bool keeps = !c.direct && c.row_stride == 0 && c.along.repeats(inner_);
+                if (first == 0 || !keeps) prepare(i, offset, 0, first, n);
             }
             if (all_rows) {
                 run_rows(offset, 0, rows_.n, first, n);
@@ -161,23 +194,23 @@ class Pass {
         const Coefficient& c = coefficients_[i];
         const std::int64_t start = offset[c.operand] + row * c.row_stride;
         if (c.direct) {
-            pointer_[i] = static_cast<const C*>(c.elements.data) + start + (c.along.constant() ? 0 : first);
+            pointer_[i] = static_cast<const C*>(c.elements.data) + start + (c.varies ? first : 0);
         } else {
-            load_along(packed_[i], c.elements, start, c.along, first, n);
+            load_along(packed_[i], c.elements, start, inner_, c.along, first, n);
             pointer_[i] = packed_[i];
         }
     }
 
     void run_rows(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t n) {
-        const std::int64_t x = offset[op_x] + row * rows_.stride[op_x] + first * inner_.stride[op_x];
-        const std::int64_t y = offset[op_y] + row * rows_.stride[op_y] + first * inner_.stride[op_y];
+        const std::int64_t x = offset[op_x] + row * rows_.stride[op_x] + first * x_step_;
+        const std::int64_t y = offset[op_y] + row * rows_.stride[op_y] + first * y_step_;
         AffineArgs<C> args{};
         args.rows = rows;
         args.n = n;
         if (x_direct_) {
             args.x = static_cast<const C*>(operands_.x.data) + x;
         } else {
-            load(packed_x_, operands_.x, x, inner_.stride[op_x], n);
+            load(packed_x_, operands_.x, x, x_step_, n);
             args.x = packed_x_;
         }
         args.y = y_direct_ ? static_cast<C*>(operands_.y.data) + y : packed_y_;
@@ -192,14 +225,15 @@ class Pass {
         args.weight_row = coefficients_[3].row_stride;
         args.bias_row = coefficients_[4].row_stride;
         affine_(args);
-        if (!y_direct_) store(operands_.y, y, inner_.stride[op_y], packed_y_, n);
+        if (!y_direct_) store(operands_.y, y, y_step_, packed_y_, n);
     }
 
     const ApplyOperands& operands_;
     Nest nest_;
-    Loop inner_, joined_, rows_;
-    std::int64_t n_ = 1;
-    int outside_ = 0;
+    InnerLoop inner_;
+    std::int64_t x_step_ = 0, y_step_ = 0;
+    Loop rows_;
+    int outside_ = 0, first_inner_ = 0;  // loops of the nest
     Coefficient coefficients_[5];
     const C* pointer_[5];
     bool x_direct_, y_direct_;

@@ -40,14 +40,13 @@ inline void merge(Cell* into, const Cell* from, std::int64_t count) noexcept {
     for (std::int64_t i = 0; i < count; ++i) merge(into[i], from[i]);
 }
 
-/// Merges `fold` columns into each of `sets` cells, in place. The columns of a set are neighbours, or, interleaved,
-/// `sets` apart.
-inline void fold_columns(Cell* cells, std::int64_t sets, std::int64_t fold, bool interleaved) noexcept {
-    if (fold == 1) return;
-    const std::int64_t set_step = interleaved ? 1 : fold, column_step = interleaved ? sets : 1;
+/// Merges columns into sets, in place: column i * set_step + j * column_step, j < columns, belongs to set i.
+inline void merge_columns(Cell* cells, std::int64_t sets, std::int64_t set_step, std::int64_t columns,
+                          std::int64_t column_step) noexcept {
+    if (columns == 1) return;
     for (std::int64_t i = 0; i < sets; ++i) {
         Cell sum = cells[i * set_step];
-        for (std::int64_t j = 1; j < fold; ++j) merge(sum, cells[i * set_step + j * column_step]);
+        for (std::int64_t j = 1; j < columns; ++j) merge(sum, cells[i * set_step + j * column_step]);
         cells[i] = sum;
     }
 }

@@ -45,21 +45,20 @@ struct ReducedLoops {
     }
 };
 
-/// Few channels: as many rows in one as fill two packs or more. Only where the rows are contiguous and are all of the
+/// Few columns: as many rows in one as fill two packs or more. Only where the rows are contiguous and are all of the
 /// reduction, so that one remainder is left.
 void choose_interleaving(const Nest& nest, Reduction& reduction) {
-    const int last = nest.depth - 1;
-    const std::int64_t channels = nest.loops[last].n;
-    if (reduction.packed || channels >= fold_below || channels % pack_width == 0 || last == 0) return;
-    const Loop& rows = nest.loops[last - 1];
-    const std::int64_t fold = std::max(pack_width / std::gcd(channels, pack_width), ceil_div(fold_below, channels));
-    const bool only_loop =
-        std::count_if(nest.loops, nest.loops + last, [](const Loop& loop) { return loop.reduced; }) == 1;
-    if (!rows.reduced || !only_loop || rows.stride[op_x] != channels || rows.n < 2 * fold) return;
-    reduction.interleaved = true;
-    reduction.fold = fold;
-    reduction.tail_n = rows.n % fold;
-    reduction.tail_offset = (rows.n - reduction.tail_n) * channels;
+    const int cells = reduction.cells_loop;
+    const std::int64_t columns = nest.loops[cells].n * reduction.fold;
+    if (reduction.packed || columns >= fold_below || columns % pack_width == 0 || cells == 0) return;
+    const Loop& rows = nest.loops[cells - 1];
+    const auto is_reduced = [](const Loop& loop) { return loop.reduced; };
+    if (std::count_if(nest.loops, nest.loops + cells, is_reduced) != 1 || !rows.reduced) return;
+    const std::int64_t count = std::max(pack_width / std::gcd(columns, pack_width), ceil_div(fold_below, columns));
+    if (rows.stride[op_x] != columns || rows.n < 2 * count) return;
+    reduction.interleave = count;
+    reduction.tail_n = rows.n % count;
+    reduction.tail_offset = (rows.n - reduction.tail_n) * columns;
 }
 
 void choose_kernel(const Nest& nest, Reduction& reduction) {
@@ -82,6 +81,7 @@ void choose_kernel(const Nest& nest, Reduction& reduction) {
         reduction.kernel = Reduction::Kernel::column;
         reduction.cells_loop = last - 1;
         reduction.fold = inner.n;
+        choose_interleaving(nest, reduction);
         return;
     }
     if (stride > pack_stride) {
@@ -166,12 +166,11 @@ std::int64_t cells_of_largest_piece(const Nest& nest, const Cut& cut) {
 Reduction make_reduction(const Nest& nest) noexcept {
     Reduction reduction;
     choose_kernel(nest, reduction);
-    const bool folds_neighbours = reduction.fold > 1 && !reduction.interleaved;
-    const std::int64_t rows_in_one = reduction.interleaved ? reduction.fold : 1;
+    const int loops = reduction.fold > 1 ? nest.depth - 1 : nest.depth;
     ReducedLoops reduced;
-    for (int i = 0; i < (folds_neighbours ? nest.depth - 1 : nest.depth); ++i) {
+    for (int i = 0; i < loops; ++i) {
         if (nest.loops[i].reduced) {
-            reduced.add(nest.loops[i].n / rows_in_one, nest.loops[i].stride[op_x] * rows_in_one);
+            reduced.add(nest.loops[i].n / reduction.interleave, nest.loops[i].stride[op_x] * reduction.interleave);
         } else if (i != reduction.cells_loop) {
             reduction.kept_loop[reduction.kept++] = i;
         }
@@ -198,9 +197,11 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     }
     const bool column = plan.reduction.kernel == Reduction::Kernel::column;
     const int strip_loop = column ? plan.reduction.cells_loop : -1;
-    const std::int64_t fold = plan.reduction.fold;
-    const std::int64_t min_length = plan.reduction.interleaved ? nest.loops[strip_loop].n : ceil_div(min_strip, fold);
-    plan.sets = make_cut(nest, true, target, max_piece_cells / fold, strip_loop, min_length);
+    const std::int64_t columns = plan.reduction.columns_per_set();
+    // Rows that the kernel sees as one must stay whole.
+    const std::int64_t min_length =
+        plan.reduction.interleave > 1 ? nest.loops[strip_loop].n : ceil_div(min_strip, plan.reduction.fold);
+    plan.sets = make_cut(nest, true, target, max_piece_cells / columns, strip_loop, min_length);
     plan.elements = make_cut(nest, false, target, 0, -1, 1);
 
     // Given statistics need no piece to be whole, so y is written in the order of memory while the coefficients of
@@ -214,7 +215,7 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     } else if (few_cells) {
         plan.mode = Plan::Mode::split_sets;
     }
-    plan.piece_columns = cells_of_largest_piece(nest, plan.sets) * fold;
+    plan.piece_columns = cells_of_largest_piece(nest, plan.sets) * columns;
     if (plan.reduction.packed) plan.pack_elements = column ? pack_columns * column_block : row_block;
     return plan;
 }
@@ -263,7 +264,8 @@ std::string to_string(const Plan& plan) {
     text += "\nreduce ";
     text += reduction.kernel == Reduction::Kernel::row ? "row" : "column";
     if (reduction.packed) text += " packed";
-    if (reduction.fold > 1) text += (reduction.interleaved ? " interleave=" : " fold=") + number(reduction.fold);
+    if (reduction.fold > 1) text += " fold=" + number(reduction.fold);
+    if (reduction.interleave > 1) text += " interleave=" + number(reduction.interleave);
     text += " block=" + number(reduction.block_runs) + "x" + number(reduction.block_n);
     text += " blocks=" + number(reduction.blocks) + " chunks=" + number(reduction.chunks);
     text += "\nrun ";

@@ -27,11 +27,11 @@ struct Reduction {
     bool packed = false;
     /// The kept loop that the kernel runs over (an index into the nest), or -1 for one set at a time.
     int cells_loop = -1;
-    /// So many columns of the kernel make one set, where the innermost loop is too short to fill vectors. Neighbouring
-    /// columns if that loop is reduced (channels-last group norm), interleaved ones if it is kept: `fold` rows of few
-    /// channels are then one row of the kernel, and `tail_n` rows are left over.
+    /// A reduced innermost loop too short to fill vectors is summed as so many neighbouring columns, which are merged
+    /// afterwards (channels-last group norm).
     std::int64_t fold = 1;
-    bool interleaved = false;
+    /// So many contiguous rows of few columns are one row of the kernel; `tail_n` rows are left over.
+    std::int64_t interleave = 1;
     std::int64_t tail_n = 0, tail_offset = 0;
 
     std::int64_t n = 1, stride = 0, block_n = 1;
@@ -47,6 +47,8 @@ struct Reduction {
     /// Whether the kernel's sets are walked inside of the blocks (columns; planes of channels) or a set is finished
     /// before the next begins (long rows): the order of x in memory.
     bool cells_inside = true;
+
+    std::int64_t columns_per_set() const noexcept { return fold * interleave; }
 };
 
 /// A partition of some loops of a nest into pieces: loops outside `loop` give one index to a piece, `loop` itself
@@ -69,7 +71,7 @@ struct Plan {
     Cut sets;
     Cut elements;
     int threads = 1;
-    /// Cells of the largest piece, times reduction.fold.
+    /// Cells of the largest piece, times the columns that each is summed as.
     std::int64_t piece_columns = 1;
     /// Elements of the buffer for packed blocks; 0 where there is none.
     std::int64_t pack_elements = 0;

@@ -62,7 +62,7 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
     std::int64_t width = 1, cell_stride = 1;
     if (reduction.cells_loop >= 0) {
         const Loop& loop = piece.loops[reduction.cells_loop];
-        width = loop.n * reduction.fold;
+        width = loop.n * reduction.columns_per_set();
         if (reduction.fold == 1) cell_stride = loop.stride[op_x];
     }
 
@@ -86,14 +86,16 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
         } else {
             for (std::int64_t cell = 0; cell < width; ++cell) reduce_cells(first + cell * cell_stride, 1, out + cell);
         }
-        const std::int64_t sets = width / reduction.fold;
-        fold_columns(out, sets, reduction.fold, reduction.interleaved);
+        const std::int64_t columns = width / reduction.interleave, sets = columns / reduction.fold;
+        merge_columns(out, columns, 1, reduction.interleave, columns);
         if (reduction.tail_n > 0 && last_block == reduction.blocks) {
-            MomentsArgs<T> tail = block_args(first, sets, {reduction.tail_offset, 1, reduction.tail_n}, scratch.block);
-            tail.stride = reduction.stride / reduction.fold;
+            MomentsArgs<T> tail =
+                block_args(first, columns, {reduction.tail_offset, 1, reduction.tail_n}, scratch.block);
+            tail.stride = columns;
             kernels.moments_column(tail);
-            merge(out, scratch.block, sets);
+            merge(out, scratch.block, columns);
         }
+        merge_columns(out, sets, reduction.fold, reduction.fold, 1);
         out += sets;
     });
 }

@@ -85,6 +85,8 @@ inline void AddRowsOfPack(const T* x, std::int64_t stride, std::int64_t count, c
     Pack<double> sum = PackLoad(s1), squares = PackLoad(s2);
     ANYNORM_UNROLL for (int row = 0; row < rows; ++row) {
         const T* p = x + row * stride;
+        // The next step's rows: hardware prefetchers stop at the end of a page, which wide rows reach every row.
+        __builtin_prefetch(p + rows * stride);
         const Pack<double> d = (whole ? PackLoadPromote(p) : PackLoadPromoteN(p, count, T(0))) - shift;
         sum = sum + d;
         squares = PackMulAdd(d, d, squares);
