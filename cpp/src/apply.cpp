@@ -43,7 +43,7 @@ void store(const Elements& to, std::int64_t offset, std::int64_t stride, const C
 /// through them. Levels are counted from the inside.
 struct InnerLoop {
     int levels = 0;
-    std::int64_t n[max_rank] = {};
+    std::int64_t n[max_rank];
     std::int64_t total = 1;
     /// Elements after which all levels but the last begin again.
     std::int64_t period = 1;
@@ -57,7 +57,7 @@ struct InnerLoop {
 
 /// The strides of a coefficient along the levels of the inner loop.
 struct Along {
-    std::int64_t stride[max_rank] = {};
+    std::int64_t stride[max_rank];
 
     bool constant(const InnerLoop& inner) const {
         return std::all_of(stride, stride + inner.levels, [](std::int64_t step) { return step == 0; });
@@ -232,7 +232,7 @@ class Pass {
     Nest nest_;
     InnerLoop inner_;
     std::int64_t x_step_ = 0, y_step_ = 0;
-    Loop rows_;
+    Loop rows_{1, false, {}};
     int outside_ = 0, first_inner_ = 0;  // loops of the nest
     Coefficient coefficients_[5];
     const C* pointer_[5];

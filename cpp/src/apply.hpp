@@ -16,12 +16,6 @@ struct Coefficients {
     C *mean, *mean_lo, *rstd;
 };
 
-/// Where an operand's elements are, apart from its strides; the dtype may differ from the compute type.
-struct Elements {
-    void* data;
-    DType dtype;
-};
-
 struct ApplyOperands {
     Elements x, y, weight, bias;  ///< weight and bias always given: a one and a zero of stride 0 stand in
 };

@@ -44,6 +44,7 @@ AxisStrides own_strides(const TensorView& view) noexcept {
 
 AxisStrides broadcast_strides(const TensorView& view, const TensorView& to) noexcept {
     AxisStrides result;
+    for (int axis = 0; axis < to.rank - view.rank; ++axis) result.axis[axis] = 0;
     for (int axis = 0; axis < view.rank; ++axis) {
         result.axis[to.rank - view.rank + axis] = view.shape[axis] == 1 ? 0 : view.strides[axis];
     }
@@ -56,20 +57,20 @@ AxisStrides statistics_strides(const TensorView& view, const TensorView& x, Axis
     int own = 0;
     for (int axis = 0; axis < x.rank; ++axis) {
         const bool is_reduced = (reduced >> axis & 1) != 0;
-        if (!is_reduced) result.axis[axis] = view.strides[own];
+        result.axis[axis] = is_reduced ? 0 : view.strides[own];
         if (!is_reduced || keeps_all_axes) ++own;
     }
     return result;
 }
 
-Nest make_nest(const TensorView& x, AxisSet reduced, const AxisStrides (&strides)[operand_count]) noexcept {
+Nest make_nest(const TensorView& x, AxisSet reduced, const OperandStrides& strides) noexcept {
     Nest nest;
     for (int axis = 0; axis < x.rank; ++axis) {
         if (x.shape[axis] == 1) continue;
         Loop loop;
         loop.n = x.shape[axis];
         loop.reduced = (reduced >> axis & 1) != 0;
-        for (int operand = 0; operand < operand_count; ++operand) loop.stride[operand] = strides[operand].axis[axis];
+        for (int operand = 0; operand < operand_count; ++operand) loop.stride[operand] = strides.at(operand, axis);
         const std::int64_t direction = loop.stride[op_x] != 0 ? loop.stride[op_x] : loop.stride[op_y];
         if (direction < 0) {
             for (int operand = 0; operand < operand_count; ++operand) {

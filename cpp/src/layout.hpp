@@ -24,22 +24,61 @@ inline constexpr OperandSet all_operands = (1u << operand_count) - 1;
 /// A set of axes of x, one bit each.
 using AxisSet = std::uint32_t;
 
+/// Where an operand's elements are; its strides are in a nest.
+struct Elements {
+    void* data = nullptr;
+    DType dtype = DType::none;
+
+    bool given() const noexcept { return dtype != DType::none; }
+};
+
+inline Elements elements_of(const TensorView& view) noexcept { return {view.data, view.dtype}; }
+
+// The arrays of max_rank below are not initialized: a call on a short row spends its time here, and two loops of
+// sixteen are in use.
+
 /// Strides of one operand along the axes of x; 0 where it does not vary.
 struct AxisStrides {
-    std::int64_t axis[max_rank] = {};
+    std::int64_t axis[max_rank];
+};
+
+/// The strides of those operands that a call has; the others do not vary.
+class OperandStrides {
+  public:
+    void set(Operand operand, const AxisStrides& strides) noexcept {
+        strides_[operand] = strides;
+        given_ |= operand_set(operand);
+    }
+    std::int64_t at(int operand, int axis) const noexcept {
+        return (given_ >> operand & 1) != 0 ? strides_[operand].axis[axis] : 0;
+    }
+
+  private:
+    OperandSet given_ = 0;
+    AxisStrides strides_[operand_count];
 };
 
 struct Loop {
-    std::int64_t n = 1;
-    bool reduced = false;
-    std::int64_t stride[operand_count] = {};
+    std::int64_t n;
+    bool reduced;
+    std::int64_t stride[operand_count];
 };
 
 /// Loops from the outermost to the innermost, and where each operand starts (in elements).
 struct Nest {
     int depth = 0;
-    Loop loops[max_rank];
     std::int64_t offset[operand_count] = {};
+    Loop loops[max_rank];
+
+    Nest() noexcept {}  // NOLINT(modernize-use-equals-default): = default would let Nest{} clear the loops
+    Nest(const Nest& other) noexcept { *this = other; }
+    Nest& operator=(const Nest& other) noexcept {
+        depth = other.depth;
+        for (int operand = 0; operand < operand_count; ++operand) offset[operand] = other.offset[operand];
+        for (int i = 0; i < depth; ++i) loops[i] = other.loops[i];
+        return *this;
+    }
+    ~Nest() = default;
 
     std::int64_t size() const noexcept;
     /// Product of the lengths of the kept loops: the number of sets.
@@ -58,7 +97,7 @@ AxisStrides statistics_strides(const TensorView& view, const TensorView& x, Axis
 /// Sorts the axes of x into a nest: axes of length 1 are dropped, axes on which x runs backwards are flipped, the rest
 /// is ordered by |stride of x| with stride 0 outermost (it must not become the innermost loop), and neighbours that
 /// are one loop for every operand are merged. Cells are numbered in the order of the nest.
-Nest make_nest(const TensorView& x, AxisSet reduced, const AxisStrides (&strides)[operand_count]) noexcept;
+Nest make_nest(const TensorView& x, AxisSet reduced, const OperandStrides& strides) noexcept;
 
 /// Merges neighbouring loops that are one loop for the operands named; the others lose their strides.
 Nest coalesce(const Nest& nest, OperandSet operands) noexcept;

@@ -22,12 +22,12 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
         store_empty_moments(out);
         return;
     }
-    AxisStrides strides[operand_count];
-    strides[op_x] = own_strides(x);
+    OperandStrides strides;
+    strides.set(op_x, own_strides(x));
     add_statistics_strides(strides, out, x, reduced);
     Call call;
-    call.x = x;
-    call.out = out;
+    call.x = elements_of(x);
+    call.out = elements_of(out);
     call.center = options.center;
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(size_of(x.dtype));

@@ -57,10 +57,10 @@ void check_operands(const char* caller, const TensorView& x, AxisSet reduced, co
 /// Copies given statistics to where the caller wants to see them.
 void copy_statistics(const TensorView& from, const TensorView& to, const TensorView& x, AxisSet reduced) {
     if (!to.given() || to.size() == 0) return;
-    AxisStrides strides[operand_count];
-    strides[op_x] = own_strides(x);
-    strides[op_count] = statistics_strides(from, x, reduced);
-    strides[op_mean] = statistics_strides(to, x, reduced);
+    OperandStrides strides;
+    strides.set(op_x, own_strides(x));
+    strides.set(op_count, statistics_strides(from, x, reduced));
+    strides.set(op_mean, statistics_strides(to, x, reduced));
     const Nest nest = kept_loops(make_nest(x, reduced, strides));
     walk(nest, nest.depth, [&](const std::int64_t* offset) {
         static_cast<double*>(to.data)[offset[op_mean]] =
@@ -88,20 +88,20 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
         return;
     }
     Call call;
-    call.x = x;
-    call.y = y;
-    call.weight = options.weight;
-    call.bias = options.bias;
-    call.given = options.given;
-    if (!options.given.given()) call.out = options.moments;
+    call.x = elements_of(x);
+    call.y = elements_of(y);
+    call.weight = elements_of(options.weight);
+    call.bias = elements_of(options.bias);
+    call.given = elements_of(options.given);
+    if (!options.given.given()) call.out = elements_of(options.moments);
     call.eps = options.eps;
     call.center = options.center;
 
-    AxisStrides strides[operand_count];
-    strides[op_x] = own_strides(x);
-    strides[op_y] = own_strides(y);
-    if (options.weight.given()) strides[op_weight] = broadcast_strides(options.weight, x);
-    if (options.bias.given()) strides[op_bias] = broadcast_strides(options.bias, x);
+    OperandStrides strides;
+    strides.set(op_x, own_strides(x));
+    strides.set(op_y, own_strides(y));
+    if (options.weight.given()) strides.set(op_weight, broadcast_strides(options.weight, x));
+    if (options.bias.given()) strides.set(op_bias, broadcast_strides(options.bias, x));
     add_statistics_strides(strides, options.given.given() ? options.given : options.moments, x, reduced);
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(y.dtype)));

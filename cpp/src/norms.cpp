@@ -297,6 +297,11 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
         engine.given = {
             .count = spread(count), .mean = spread(options.running.mean), .m2 = spread(options.running.var)};
     }
+    // One element has no unbiased variance to learn; a batch of such sets would be normalized to nothing but bias.
+    const bool trains = updates || (norm.input_statistics && !norm.per_sample);
+    if (trains && !options.given.given() && x.size() > 0 && x.size() == channels * samples) {
+        fail(caller, "more than one value per channel to train with", "x of shape " + detail::shape_text(x));
+    }
     if (!updates) {
         normalize(x, sets, y, engine);
         return;
@@ -304,9 +309,6 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
 
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
-    if (!options.given.given() && channels * samples > 0 && x.size() == channels * samples) {
-        fail(caller, "more than one value per channel to train with", "x of shape " + detail::shape_text(x));
-    }
     const BatchMoments batch(options.moments, x, kept);
     engine.moments = batch.views;
     normalize(x, sets, y, engine);

@@ -32,7 +32,7 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 
 struct ReducedLoops {
     int count = 0;
-    std::int64_t n[max_rank] = {}, stride[max_rank] = {};
+    std::int64_t n[max_rank], stride[max_rank];
 
     void add(std::int64_t length, std::int64_t step) {
         if (count > 0 && stride[count - 1] == length * step) {
@@ -183,10 +183,10 @@ Reduction make_reduction(const Nest& nest) noexcept {
     return reduction;
 }
 
+Plan::Plan(const Nest& of_nest) noexcept : nest(of_nest), reduction(make_reduction(of_nest)) {}
+
 Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
-    Plan plan;
-    plan.nest = nest;
-    plan.reduction = make_reduction(nest);
+    Plan plan(nest);
     const std::int64_t elements = nest.size();
     plan.threads = elements * request.element_bytes < serial_bytes ? 1 : std::max(1, request.threads);
 

@@ -38,10 +38,10 @@ struct Reduction {
     std::int64_t runs = 1, run_stride = 0, block_runs = 1;
     /// The reduced loops outside of a block.
     int outer = 0;
-    std::int64_t outer_n[max_rank] = {}, outer_stride[max_rank] = {};
+    std::int64_t outer_n[max_rank], outer_stride[max_rank];
     /// The kept loops other than cells_loop (indices into the nest), outermost first.
     int kept = 0;
-    int kept_loop[max_rank] = {};
+    int kept_loop[max_rank];
 
     std::int64_t blocks = 1, chunk_blocks = 1, chunks = 1;
     /// Whether the kernel's sets are walked inside of the blocks (columns; planes of channels) or a set is finished
@@ -64,6 +64,8 @@ struct Plan {
     /// whole_sets: a piece holds all elements of its sets; statistics and apply follow each other while the piece is
     /// in cache. split_sets: sets are cut as well; statistics of all, then apply to all.
     enum class Mode : std::uint8_t { whole_sets, split_sets };
+
+    explicit Plan(const Nest& nest) noexcept;
 
     Nest nest;
     Reduction reduction;

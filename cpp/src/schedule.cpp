@@ -11,13 +11,13 @@
 namespace anynorm::detail {
 namespace {
 
-double element_at(const TensorView& view, std::int64_t offset) {
-    return view.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(view.data)[offset])
-                                    : static_cast<const double*>(view.data)[offset];
+double element_at(const Elements& elements, std::int64_t offset) {
+    return elements.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(elements.data)[offset])
+                                        : static_cast<const double*>(elements.data)[offset];
 }
 
-void store_at(const TensorView& view, std::int64_t offset, double value) {
-    if (view.given()) static_cast<double*>(view.data)[offset] = value;
+void store_at(const Elements& elements, std::int64_t offset, double value) {
+    if (elements.given()) static_cast<double*>(elements.data)[offset] = value;
 }
 
 /// Fills the cells of a piece, in its order, from the caller's statistics.

@@ -9,10 +9,20 @@
 
 namespace anynorm::detail {
 
+struct MomentsElements {
+    Elements count, mean, m2;
+
+    bool given() const noexcept { return count.given() || mean.given() || m2.given(); }
+};
+
+inline MomentsElements elements_of(const MomentsView& views) noexcept {
+    return {elements_of(views.count), elements_of(views.mean), elements_of(views.m2)};
+}
+
 /// The operands of one call, validated. The plan's nest says how each is walked.
 struct Call {
-    TensorView x, y, weight, bias;
-    MomentsView given, out;
+    Elements x, y, weight, bias;
+    MomentsElements given, out;
     double eps = 0;
     bool center = true;
 

@@ -9,17 +9,17 @@
 
 namespace anynorm::detail {
 
-inline void add_statistics_strides(AxisStrides (&strides)[operand_count], const MomentsView& views, const TensorView& x,
+inline void add_statistics_strides(OperandStrides& strides, const MomentsView& views, const TensorView& x,
                                    AxisSet reduced) noexcept {
-    if (views.count.given()) strides[op_count] = statistics_strides(views.count, x, reduced);
-    if (views.mean.given()) strides[op_mean] = statistics_strides(views.mean, x, reduced);
-    if (views.m2.given()) strides[op_m2] = statistics_strides(views.m2, x, reduced);
+    if (views.count.given()) strides.set(op_count, statistics_strides(views.count, x, reduced));
+    if (views.mean.given()) strides.set(op_mean, statistics_strides(views.mean, x, reduced));
+    if (views.m2.given()) strides.set(op_m2, statistics_strides(views.m2, x, reduced));
 }
 
 inline void fill(const TensorView& view, double value) noexcept {
     if (!view.given() || view.size() == 0) return;
-    AxisStrides strides[operand_count];
-    strides[op_x] = own_strides(view);
+    OperandStrides strides;
+    strides.set(op_x, own_strides(view));
     const Nest nest = make_nest(view, 0, strides);
     walk(nest, nest.depth, [&](const std::int64_t* offset) { static_cast<double*>(view.data)[offset[op_x]] = value; });
 }
