@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One engine for every normalization: stable statistics over any sets of elements, in any memory layout, no copies.
+
+>>> import numpy as np
+>>> import anynorm
+>>> x = np.array([[1.0, 3.0], [10.0, 30.0]], dtype=np.float32)
+>>> anynorm.layer_norm(x, eps=0)
+array([[-1.,  1.],
+       [-1.,  1.]], dtype=float32)
+
+`moments` and `normalize` are the engine; `batch_norm`, `layer_norm`, `instance_norm`, `group_norm` and `rms_norm` are
+choices of axes on top of it. Two conventions differ between libraries; here both are PyTorch's: *momentum* is the share
+of the new value, and the running *variance* is the unbiased one.
+"""
+
+from anynorm._core import __version__
+from anynorm._moments import Moments
+from anynorm._runtime import active_isa, available_isas, max_threads, use_isa
+from anynorm.functional import batch_norm, group_norm, instance_norm, layer_norm, moments, normalize, rms_norm
+
+__all__ = [
+    "Moments",
+    "__version__",
+    "active_isa",
+    "available_isas",
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "max_threads",
+    "moments",
+    "normalize",
+    "rms_norm",
+    "use_isa",
+]

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The norms of data with samples and channels.
+
+Two conventions differ between libraries; here both are PyTorch's. *momentum* is the share of the new value (Keras,
+Flax and ONNX mean the share of the old one). The running *variance* is the unbiased one (the others keep that of the
+population).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, SupportsIndex, Unpack, overload
+
+import numpy.typing as npt
+
+from anynorm import _core
+from anynorm._moments import Moments
+from anynorm._shared import Array, ChannelTail, documented
+
+
+@overload
+def group_norm(
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[ChannelTail],
+) -> Array: ...
+@overload
+def group_norm(
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    return_moments: Literal[True],
+    **tail: Unpack[ChannelTail],
+) -> tuple[Array, Moments]: ...
+@documented(
+    shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 15 axes.",
+    weight_shape="Shape (C,).",
+    sets="of shape (N, num_groups).",
+)
+def group_norm(
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    channel_axis: SupportsIndex = 1,
+    moments: Moments | None = None,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_moments: bool = False,
+    num_threads: SupportsIndex | None = None,
+) -> Array | tuple[Array, Moments]:
+    """Normalize each sample over groups of consecutive channels.
+
+    Parameters
+    ----------
+    {x}
+    num_groups : int
+        A divisor of the number of channels; 1 makes one group of all channels.
+    {weight}
+    {bias}
+    {eps}
+    {channel_axis}
+    {tail}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    Wu, He: Group Normalization, arXiv:1803.08494. Accuracy and cost as for `normalize`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import anynorm
+    >>> x = np.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> anynorm.group_norm(x, 2, eps=0)
+    array([[-1.,  1., -1.,  1.]])
+    """
+    return _core.group_norm(
+        x, num_groups, weight, bias, eps, channel_axis, moments, out, dtype, return_moments, num_threads
+    )
+
+
+@overload
+def instance_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[ChannelTail],
+) -> Array: ...
+@overload
+def instance_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    return_moments: Literal[True],
+    **tail: Unpack[ChannelTail],
+) -> tuple[Array, Moments]: ...
+@documented(
+    shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 16 axes.",
+    weight_shape="Shape (C,).",
+    sets="of shape (N, C).",
+    updates="`use_input_stats`",
+)
+def instance_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    channel_axis: SupportsIndex = 1,
+    moments: Moments | None = None,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_moments: bool = False,
+    num_threads: SupportsIndex | None = None,
+) -> Array | tuple[Array, Moments]:
+    """Normalize each channel of each sample.
+
+    `momentum` is the share of the new value (Keras, Flax and ONNX: of the old one), and the running variance is the
+    unbiased one (there: that of the population).
+
+    Parameters
+    ----------
+    {x}
+    {running}
+    {weight}
+    {bias}
+    use_input_stats : bool, default True
+        True: normalize with the statistics of `x`, and update the running ones with their average over the samples.
+        False: normalize with the running statistics.
+    {momentum}
+    {eps}
+    {channel_axis}
+    {tail}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    Ulyanov, Vedaldi, Lempitsky: Instance Normalization, arXiv:1607.08022. Accuracy and cost as for `normalize`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import anynorm
+    >>> x = np.array([[[1.0, 3.0], [10.0, 30.0]]])
+    >>> anynorm.instance_norm(x, eps=0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    return _core.instance_norm(
+        x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
+        channel_axis, moments, out, dtype, return_moments, num_threads,
+    )  # fmt: skip
+
+
+@overload
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[ChannelTail],
+) -> Array: ...
+@overload
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    return_moments: Literal[True],
+    **tail: Unpack[ChannelTail],
+) -> tuple[Array, Moments]: ...
+@documented(
+    shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 16 axes.",
+    weight_shape="Shape (C,).",
+    sets="of shape (C,).",
+    updates="`training`",
+)
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    channel_axis: SupportsIndex = 1,
+    moments: Moments | None = None,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_moments: bool = False,
+    num_threads: SupportsIndex | None = None,
+) -> Array | tuple[Array, Moments]:
+    """Normalize each channel over everything else.
+
+    `momentum` is the share of the new value (Keras, Flax and ONNX: of the old one), and the running variance is the
+    unbiased one (there: that of the population).
+
+    Parameters
+    ----------
+    {x}
+    {running}
+    {weight}
+    {bias}
+    training : bool, default False
+        True: normalize with the statistics of `x`, and update the running ones, if there are any. False: normalize
+        with the running statistics, which must be given, or with `moments`.
+    {momentum}
+    {eps}
+    {channel_axis}
+    {tail}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+        Also for training with one element per channel, which has no unbiased variance.
+
+    Notes
+    -----
+    Ioffe, Szegedy: Batch Normalization, arXiv:1502.03167. Accuracy and cost as for `normalize`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import anynorm
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> mean, var = np.zeros(2), np.ones(2)
+    >>> anynorm.batch_norm(x, mean, var, training=True, eps=0)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> mean, var
+    (array([0.2, 2. ]), array([ 1.1, 20.9]))
+    >>> anynorm.batch_norm(np.array([[0.2, 2.0]]), mean, var)
+    array([[0., 0.]])
+    """
+    return _core.batch_norm(
+        x, running_mean, running_var, weight, bias, training, momentum, eps,
+        channel_axis, moments, out, dtype, return_moments, num_threads,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+# The compiled module: private, positional, every argument present. functional.py is the interface to use.
+from typing import SupportsIndex, TypeAlias
+
+import numpy.typing as npt
+
+from anynorm._moments import Moments
+from anynorm._shared import Array, Axis, Lengths
+
+__version__: str
+
+_Result: TypeAlias = Array | tuple[Array, Moments]
+
+def moments(x: npt.ArrayLike, axis: Axis | None, keepdims: bool, num_threads: SupportsIndex | None, /) -> Moments: ...
+def normalize(
+    x: npt.ArrayLike,
+    axis: Axis | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    center: bool,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def layer_norm(
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    axis: Axis | None,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def rms_norm(
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None,
+    weight: npt.ArrayLike | None,
+    eps: float | None,
+    axis: Axis | None,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def group_norm(
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def instance_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None,
+    running_var: npt.ArrayLike | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None,
+    running_var: npt.ArrayLike | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def available_isas() -> tuple[str, ...]: ...
+def active_isa() -> str: ...
+def use_isa(name: str, /) -> None: ...
+def max_threads() -> int: ...

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the signatures and docstrings of all norms have in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar
+
+import numpy.typing as npt
+
+from anynorm._moments import Moments
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Array: TypeAlias = npt.NDArray[Any]
+"""float32 or float64: the dtype of x, unless `dtype` or `out` says otherwise."""
+
+Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
+Lengths: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+
+
+class Tail(TypedDict, total=False):
+    """The keyword arguments that all norms end with, but for `return_moments`, which decides about the result."""
+
+    moments: Moments | None
+    out: Array | None
+    dtype: npt.DTypeLike | None
+    num_threads: SupportsIndex | None
+
+
+class AxisTail(Tail, total=False):
+    """Of the norms whose sets are named by axes."""
+
+    axis: Axis | None
+
+
+class ChannelTail(Tail, total=False):
+    """Of the norms of data with channels."""
+
+    channel_axis: SupportsIndex
+
+
+_PARAMETERS = {
+    "x": """\
+x : array_like of float32 or float64
+    {shape}
+    An ndarray is never copied, whatever its strides; anything else goes through ``numpy.asarray``.""",
+    "weight": """\
+weight : array_like of float32 or float64, optional
+    {weight_shape}
+    The normalized values are multiplied by it.""",
+    "bias": """\
+bias : array_like of float32 or float64, optional
+    Shape as for `weight`. Added last.""",
+    "eps": """\
+eps : float, default 1e-5
+    Added to the variance; at least 0.""",
+    "normalized_shape": """\
+normalized_shape : int or tuple of ints, optional
+    The lengths of the trailing axes to normalize over, which must be those of `x`. Left out: the last axis, or
+    `axis`.""",
+    "axis": """\
+axis : int or tuple of ints, optional
+    The axes to normalize over, instead of `normalized_shape`. They need not be the last ones, nor adjacent.""",
+    "channel_axis": """\
+channel_axis : int, default 1
+    The axis of the channels; -1 for data with the channels last.""",
+    "running": """\
+running_mean, running_var : ndarray of float32 or float64, optional
+    Shape (C,); both or neither. Updated in place if {updates}, and then nothing but a writeable ndarray will do.""",
+    "momentum": """\
+momentum : float, default 0.1
+    The share of the new value: ``running = (1 - momentum) * running + momentum * new``, as in PyTorch. What Keras,
+    Flax and ONNX call momentum is 1 minus this.""",
+    "tail": """\
+moments : Moments, optional
+    Statistics to use instead of those of `x`,
+    {sets}
+out : ndarray of float32 or float64, optional
+    Where to write the result: shape of `x`, any strides, `x` itself for in-place work.
+dtype : float32 or float64, optional
+    Of the result; that of `x` by default.
+return_moments : bool, default False
+    Return ``(y, moments)``.
+num_threads : int, optional
+    As many as OpenMP would use by default. The result does not depend on it.""",
+    "returns": """\
+y : ndarray
+    `out`, or a new array of the shape and memory order of `x`.
+moments : Moments
+    Only if `return_moments`: the statistics that were used.""",
+    "raises": """\
+TypeError
+    If an argument is not of the type said above; no array is cast, and a masked array is refused.
+ValueError
+    If a shape, an axis, an option or the memory of an array does not fit. Nothing has been written then.""",
+}
+
+
+def documented(**texts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Write the common parts out in full where the docstring names them, as in ``{tail}``; and `texts` within them."""
+
+    def write_out(function: Callable[P, R]) -> Callable[P, R]:
+        # cleandoc first: whether the compiler has removed the indentation depends on the Python version.
+        lines = inspect.cleandoc(function.__doc__ or "").splitlines()
+        parts = {f"{{{name}}}": text for name, text in _PARAMETERS.items()}
+        doc = "\n".join(parts.get(line, line) for line in lines)
+        for name, text in texts.items():
+            doc = doc.replace(f"{{{name}}}", text)
+        function.__doc__ = doc
+        return function
+
+    return write_out

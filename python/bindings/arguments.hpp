@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads the arguments of one call, in the order of its signature.
+#pragma once
+
+#include <algorithm>
+#include <climits>
+#include <optional>
+#include <utility>
+
+#include "array.hpp"
+#include "call.hpp"
+#include "statistics.hpp"
+
+namespace anynorm::python {
+
+/// What the keyword tail of all norms says: moments, out, dtype, return_moments, num_threads.
+struct Tail {
+    GivenMoments moments;
+    Operand y;
+    bool return_moments = false;
+};
+
+class Arguments {
+  public:
+    Arguments(const char* function, PyObject* const* values) : function_(function), next_(values) {}
+
+    Argument named(const char* name) const { return {function_, name}; }
+
+    py::object array(const char* name, TensorView& view) { return read_array(*next_++, named(name), view); }
+    py::object optional_array(const char* name, TensorView& view) { return read_optional(*next_++, named(name), view); }
+    PyObject* raw() { return *next_++; }
+
+    double number(const char* name) {
+        PyObject* object = *next_++;
+        if (PyFloat_CheckExact(object)) return PyFloat_AS_DOUBLE(object);
+        const double value = PyFloat_AsDouble(object);
+        if (value == -1 && PyErr_Occurred()) rethrow_type_error(named(name), "to be a number", object);
+        return value;
+    }
+
+    std::optional<double> optional_number(const char* name) {
+        if (*next_ == Py_None) return ++next_, std::nullopt;
+        return number(name);
+    }
+
+    // Other objects have a truth value too, but a tolerance or an array in this place is a call with the arguments in
+    // the wrong order.
+    bool flag(const char* name) {
+        PyObject* object = *next_++;
+        if (object == Py_True) return true;
+        if (object == Py_False) return false;
+        const std::string type = Py_TYPE(object)->tp_name;
+        if (type != "numpy.bool" && type != "numpy.bool_") throw_type_error(named(name), "to be True or False", object);
+        return PyObject_IsTrue(object) == 1;
+    }
+
+    std::int64_t integer(const char* name) { return integer(*next_++, named(name), "to be an int"); }
+
+    int axis(const char* name) { return narrow(integer(name)); }
+
+    /// 0 for None, which leaves the choice to the core.
+    int num_threads() {
+        PyObject* object = *next_++;
+        if (object == Py_None) return 0;
+        const Argument argument = named("num_threads");
+        const std::int64_t count = integer(object, argument, "to be an int or None");
+        if (count < 1) throw_value_error(argument, "of at least 1, got " + std::to_string(count));
+        return narrow(count);
+    }
+
+    /// None is all axes of x.
+    Axes axes(const TensorView& x) {
+        PyObject* object = *next_++;
+        if (object == Py_None) return Axes::range(0, x.rank);
+        return axes(object);
+    }
+
+    /// The axes of layer and RMS norm: the last one, or what `normalized_shape` or the next argument, `axis`, names.
+    Axes trailing_or_named_axes(const TensorView& x, PyObject* normalized_shape) {
+        PyObject* axis = *next_++;
+        if (normalized_shape == Py_None) return axis == Py_None ? Axes{-1} : axes(axis);
+        if (axis != Py_None) throw_value_error(named("normalized_shape"), "or axis, got both");
+        return trailing_axes(x, normalized_shape);
+    }
+
+    /// The running mean and variance, which are written only where the call updates them.
+    std::pair<py::object, py::object> running(PyObject* mean, PyObject* var, bool updated,
+                                              RunningStatistics& view) const {
+        const auto read = [&](PyObject* object, const Argument& argument, TensorView& into) {
+            return updated && object != Py_None ? written_array(object, argument, into)
+                                                : read_optional(object, argument, into);
+        };
+        return {read(mean, named("running_mean"), view.mean), read(var, named("running_var"), view.var)};
+    }
+
+    template <class Options>
+    Tail tail(const Operand& x, Options& options) {
+        Tail result;
+        PyObject* moments = *next_++;
+        if (moments != Py_None) result.moments.read(moments, named("moments"), options.given);
+        PyObject* out = *next_++;
+        result.y.array = output(x, out, *next_++, result.y.view);
+        result.return_moments = flag("return_moments");
+        options.num_threads = num_threads();
+        return result;
+    }
+
+  private:
+    static int narrow(std::int64_t value) {
+        return static_cast<int>(value < INT_MIN ? INT_MIN : value > INT_MAX ? INT_MAX : value);
+    }
+
+    static std::int64_t integer(PyObject* object, const Argument& argument, const char* rest) {
+        if (!PyIndex_Check(object)) throw_type_error(argument, rest, object);
+        // With no exception to raise, NumPy-style clipping: every bound that the core checks is far inside.
+        const Py_ssize_t value = PyNumber_AsSsize_t(object, nullptr);
+        if (value == -1 && PyErr_Occurred()) rethrow_type_error(argument, rest, object);
+        return value;
+    }
+
+    Axes axes(PyObject* object) const {
+        constexpr const char* rest = "to be an int or a tuple of ints";
+        const Argument argument = named("axis");
+        if (!PyTuple_Check(object)) return Axes{narrow(integer(object, argument, rest))};
+        const Py_ssize_t count = PyTuple_GET_SIZE(object);
+        if (count > max_rank) throw_value_error(argument, "of at most 16 axes, got " + std::to_string(count));
+        Axes result;
+        for (Py_ssize_t i = 0; i < count; ++i)
+            result.values[result.size++] = narrow(integer(PyTuple_GET_ITEM(object, i), argument, rest));
+        return result;
+    }
+
+    Axes trailing_axes(const TensorView& x, PyObject* object) const {
+        const Argument argument = named("normalized_shape");
+        constexpr const char* rest = "to be an int or a tuple of ints";
+        const bool is_int = PyIndex_Check(object) && !PySequence_Check(object);
+        if (!is_int && !PyTuple_Check(object) && !PyList_Check(object)) throw_type_error(argument, rest, object);
+        const auto lengths =
+            py::reinterpret_steal<py::object>(is_int ? PyTuple_Pack(1, object) : PySequence_Tuple(object));
+        if (!lengths) throw py::error_already_set();
+        const std::span<const std::int64_t> shape(x.shape, static_cast<std::size_t>(x.rank));
+        const Py_ssize_t size = PyTuple_GET_SIZE(lengths.ptr());
+        if (size < 1 || size > x.rank)
+            throw_value_error(argument, "of 1 to " + std::to_string(x.rank) + " lengths for x of shape " +
+                                            shape_text(shape) + ", got " + std::to_string(size));
+        const auto count = static_cast<int>(size);
+        const int kept = x.rank - count;
+        Shape given;
+        for (int i = 0; i < count; ++i) given.push(integer(PyTuple_GET_ITEM(lengths.ptr(), i), argument, rest));
+        if (!std::ranges::equal(shape.last(static_cast<std::size_t>(count)), std::span<const std::int64_t>(given)))
+            throw_value_error(
+                argument, "to be trailing lengths of x of shape " + shape_text(shape) + ", got " + shape_text(given));
+        return Axes::range(kept, count);
+    }
+
+    py::object output(const Operand& x, PyObject* out, PyObject* dtype, TensorView& view) const {
+        const DType wanted = dtype == Py_None ? DType::none : read_dtype(dtype, named("dtype"));
+        if (out == Py_None) return empty_like(x, wanted == DType::none ? x.view.dtype : wanted, view);
+        py::object array = written_array(out, named("out"), view);
+        if (wanted != DType::none && wanted != view.dtype)
+            throw_value_error(named("out"),
+                              std::string("of dtype ") + name(wanted) + " as dtype says, got " + name(view.dtype));
+        return array;
+    }
+
+    const char* function_;
+    PyObject* const* next_;
+};
+
+/// Makes the call without the GIL and returns y, or (y, Moments) where the caller asked for both.
+template <class Options, class ShapeOfSets, class Call>
+py::object run(const Tail& tail, Options& options, const ShapeOfSets& shape_of_sets, const Call& call) {
+    std::optional<NewMoments> used;
+    if (tail.return_moments) used.emplace(shape_of_sets(), options.moments);
+    {
+        const WithoutGil release(tail.y.view.size());
+        call();
+    }
+    if (!used) return tail.y.array;
+    return py::make_tuple(tail.y.array, used->wrap());
+}
+
+}  // namespace anynorm::python

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "array.hpp"
+
+#include <algorithm>
+
+namespace anynorm::python {
+namespace {
+
+using Numpy = py::detail::npy_api;
+using ArrayFields = py::detail::PyArray_Proxy;
+using DTypeFields = py::detail::PyArrayDescr_Proxy;
+
+// Written once at import, before any other function of this file can be called.
+const Numpy* numpy = nullptr;
+
+constexpr char foreign_byte_order = PY_LITTLE_ENDIAN ? '>' : '<';
+
+const ArrayFields& fields(PyObject* array) { return *reinterpret_cast<const ArrayFields*>(array); }
+
+std::string message(const Argument& argument, const std::string& rest) {
+    return std::string(argument.function) + ": expected " + argument.name + " " + rest;
+}
+
+std::string text(PyObject* object) {
+    const auto string = py::reinterpret_steal<py::object>(PyObject_Str(object));
+    if (!string) throw py::error_already_set();
+    return string.cast<std::string>();
+}
+
+DType dtype_of(PyObject* descr) {
+    const auto& dtype = *reinterpret_cast<const DTypeFields*>(descr);
+    if (dtype.byteorder == foreign_byte_order) return DType::none;
+    if (dtype.type_num == Numpy::NPY_FLOAT_) return DType::f32;
+    if (dtype.type_num == Numpy::NPY_DOUBLE_) return DType::f64;
+    return DType::none;
+}
+
+// Subclasses are read as the ndarray that they are, except masked arrays: their data has values that do not count.
+void refuse_mask(PyObject* array, const Argument& argument) {
+    const py::object masked = py::module_::import("numpy.ma").attr("MaskedArray");
+    if (py::isinstance(array, masked))
+        throw py::type_error(std::string(argument.function) +
+                             ": expected an array without a mask, got numpy.ma.MaskedArray; "
+                             "use .filled() or .compressed() of " +
+                             argument.name);
+}
+
+void show(PyObject* object, const Argument& argument, TensorView& view) {
+    const ArrayFields& array = fields(object);
+    view.dtype = dtype_of(array.descr);
+    if (view.dtype == DType::none)
+        throw py::type_error(message(argument, "of dtype float32 or float64, got ") + text(array.descr));
+    if (array.nd > max_rank) throw_value_error(argument, "of at most 16 axes, got " + std::to_string(array.nd));
+    const auto item = static_cast<std::int64_t>(size_of(view.dtype));
+    view.data = array.data;
+    view.rank = array.nd;
+    for (int axis = 0; axis < array.nd; ++axis) {
+        view.shape[axis] = array.dimensions[axis];
+        // NumPy leaves any number at all as the stride of an axis that nobody steps along.
+        if (array.dimensions[axis] <= 1) continue;
+        if (array.strides[axis] & (item - 1))
+            throw_value_error(argument, "with strides that are multiples of the item size " + std::to_string(item) +
+                                            ", got " + std::to_string(array.strides[axis]) + " for axis " +
+                                            std::to_string(axis) + "; use .copy()");
+        view.strides[axis] = array.strides[axis] / item;
+    }
+    if (!(array.flags & Numpy::NPY_ARRAY_ALIGNED_))
+        throw_value_error(argument, "at an address that is a multiple of " + std::to_string(item) +
+                                        ", got misaligned memory; use .copy()");
+}
+
+// `strides` in bytes, or nullptr for C order; `fortran` is then the other choice.
+py::object allocate(int rank, const py::ssize_t* shape, const py::ssize_t* strides, bool fortran, DType dtype,
+                    TensorView& view) {
+    PyObject* descr = numpy->PyArray_DescrFromType_(dtype == DType::f32 ? Numpy::NPY_FLOAT_ : Numpy::NPY_DOUBLE_);
+    PyObject* array = numpy->PyArray_NewFromDescr_(numpy->PyArray_Type_, descr, rank, shape, strides, nullptr,
+                                                   fortran ? Numpy::NPY_ARRAY_F_CONTIGUOUS_ : 0, nullptr);
+    if (!array) throw py::error_already_set();
+    auto owner = py::reinterpret_steal<py::object>(array);
+    show(array, {"", "a new array"}, view);
+    return owner;
+}
+
+}  // namespace
+
+void load_numpy() { numpy = &Numpy::get(); }
+
+void throw_type_error(const Argument& argument, const std::string& rest, PyObject* got) {
+    throw py::type_error(message(argument, rest) + ", got " + Py_TYPE(got)->tp_name);
+}
+
+void rethrow_type_error(const Argument& argument, const std::string& rest, PyObject* got) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    throw_type_error(argument, rest, got);
+}
+
+void throw_value_error(const Argument& argument, const std::string& rest) {
+    throw std::invalid_argument(message(argument, rest));
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+    std::string result = "(";
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) result += (axis ? ", " : "") + std::to_string(shape[axis]);
+    return result + (shape.size() == 1 ? ",)" : ")");
+}
+
+py::object read_array(PyObject* object, const Argument& argument, TensorView& view) {
+    auto array = py::reinterpret_borrow<py::object>(object);
+    if (Py_TYPE(object) != numpy->PyArray_Type_) {
+        if (numpy->PyArray_Check_(object)) {
+            refuse_mask(object, argument);
+        } else {
+            if (object == Py_None) throw_type_error(argument, "to be an array", object);
+            PyObject* made = numpy->PyArray_FromAny_(object, nullptr, 0, 0, Numpy::NPY_ARRAY_ENSUREARRAY_, nullptr);
+            if (!made) throw py::error_already_set();
+            array = py::reinterpret_steal<py::object>(made);
+        }
+    }
+    show(array.ptr(), argument, view);
+    return array;
+}
+
+py::object read_optional(PyObject* object, const Argument& argument, TensorView& view) {
+    return object == Py_None ? py::object() : read_array(object, argument, view);
+}
+
+py::object written_array(PyObject* object, const Argument& argument, TensorView& view) {
+    if (!numpy->PyArray_Check_(object)) throw_type_error(argument, "of type numpy.ndarray", object);
+    if (Py_TYPE(object) != numpy->PyArray_Type_) refuse_mask(object, argument);
+    if (!(fields(object).flags & Numpy::NPY_ARRAY_WRITEABLE_))
+        throw_value_error(argument, "to be writeable, got a read-only array");
+    show(object, argument, view);
+    return py::reinterpret_borrow<py::object>(object);
+}
+
+DType read_dtype(PyObject* object, const Argument& argument) {
+    PyObject* descr = nullptr;
+    if (!numpy->PyArray_DescrConverter_(object, &descr)) rethrow_type_error(argument, "float32 or float64", object);
+    const auto owner = py::reinterpret_steal<py::object>(descr);
+    const DType dtype = dtype_of(descr);
+    if (dtype == DType::none) throw py::type_error(message(argument, "float32 or float64, got ") + text(descr));
+    return dtype;
+}
+
+py::object empty(std::span<const std::int64_t> shape, DType dtype, TensorView& view) {
+    py::ssize_t lengths[max_rank];
+    std::copy(shape.begin(), shape.end(), lengths);
+    return allocate(static_cast<int>(shape.size()), lengths, nullptr, false, dtype, view);
+}
+
+py::object empty_like(const Operand& x, DType dtype, TensorView& view) {
+    const ArrayFields& like = fields(x.array.ptr());
+    const int rank = like.nd;
+    const bool c_order = like.flags & Numpy::NPY_ARRAY_C_CONTIGUOUS_;
+    const bool f_order = like.flags & Numpy::NPY_ARRAY_F_CONTIGUOUS_;
+    // Arrays without elements and with one axis are in C order however they are strided.
+    if (c_order || f_order || rank < 2 || x.view.size() == 0)
+        return allocate(rank, like.dimensions, nullptr, f_order && !c_order, dtype, view);
+
+    int order[max_rank];
+    for (int axis = 0; axis < rank; ++axis) order[axis] = axis;
+    const auto step = [&](int axis) { return like.strides[axis] < 0 ? -like.strides[axis] : like.strides[axis]; };
+    std::stable_sort(order, order + rank, [&](int a, int b) { return step(a) > step(b); });
+    py::ssize_t strides[max_rank];
+    auto stride = static_cast<py::ssize_t>(size_of(dtype));
+    for (int i = rank - 1; i >= 0; --i) {
+        strides[order[i]] = stride;
+        stride *= like.dimensions[order[i]];
+    }
+    return allocate(rank, like.dimensions, strides, false, dtype, view);
+}
+
+}  // namespace anynorm::python

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// ndarray <-> TensorView. Types, byte order, alignment and writability are checked here, since the core never sees
+// them; shapes and axes are checked by the core.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <span>
+#include <string>
+
+#include "anynorm/anynorm.hpp"
+
+namespace anynorm::python {
+
+namespace py = pybind11;
+
+/// The argument that is being read: its error messages are "function: expected name <rest>".
+struct Argument {
+    const char* function;
+    const char* name;
+};
+
+[[noreturn]] void throw_type_error(const Argument& argument, const std::string& rest, PyObject* got);
+/// As throw_type_error in place of the TypeError that Python has raised; any other error is passed on.
+[[noreturn]] void rethrow_type_error(const Argument& argument, const std::string& rest, PyObject* got);
+[[noreturn]] void throw_value_error(const Argument& argument, const std::string& rest);
+
+/// An array and the view of it. Views are filled in place and not returned: with room for 16 axes they are large, and
+/// the options of a call hold many.
+struct Operand {
+    TensorView view;
+    py::object array;
+};
+
+/// Any array-like; an ndarray is never copied. Returns the array whose memory `view` shows.
+py::object read_array(PyObject* object, const Argument& argument, TensorView& view);
+
+/// As read_array; None leaves `view` as it is, an operand that is not given.
+py::object read_optional(PyObject* object, const Argument& argument, TensorView& view);
+
+/// An ndarray to be written; anything else would be a copy that the caller never sees.
+py::object written_array(PyObject* object, const Argument& argument, TensorView& view);
+
+/// "(2, 3)", as Python prints a shape.
+std::string shape_text(std::span<const std::int64_t> shape);
+
+/// The value of a `dtype=` argument.
+DType read_dtype(PyObject* object, const Argument& argument);
+
+/// A new array without values in C order.
+py::object empty(std::span<const std::int64_t> shape, DType dtype, TensorView& view);
+
+/// A new array without values, of the shape and memory order of x, as numpy.empty_like(x, subok=False).
+py::object empty_like(const Operand& x, DType dtype, TensorView& view);
+
+/// Finds NumPy; called once, when the module is imported.
+void load_numpy();
+
+}  // namespace anynorm::python

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The private module anynorm._core: one add_ function for each public header.
+#include "array.hpp"
+
+namespace anynorm::python {
+
+void add_moments(py::module_& module);
+void add_normalize(py::module_& module);
+void add_norms(py::module_& module);
+void add_runtime(py::module_& module);
+
+}  // namespace anynorm::python
+
+// No state that calls could change: what is written is written at import, or behind call_once.
+PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
+    using namespace anynorm::python;
+    load_numpy();
+    add_moments(module);
+    add_normalize(module);
+    add_norms(module);
+    add_runtime(module);
+}

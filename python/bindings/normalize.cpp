@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arguments.hpp"
+
+namespace anynorm::python {
+namespace {
+
+py::object normalize(PyObject* const* values) {
+    Arguments arguments("normalize", values);
+    NormalizeOptions options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    const Grouping sets{arguments.axes(x.view)};
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    const py::object bias = arguments.optional_array("bias", options.bias);
+    options.eps = arguments.number("eps");
+    options.center = arguments.flag("center");
+    const Tail tail = arguments.tail(x, options);
+    return run(
+        tail, options, [&] { return shape_of_sets(x.view, sets.reduce); },
+        [&] { anynorm::normalize(x.view, sets, tail.y.view, options); });
+}
+
+PyMethodDef methods[] = {
+    method<normalize, 11>("normalize",
+                          "normalize($module, x, axis, weight, bias, eps, center, moments, out, dtype, "
+                          "return_moments, num_threads, /)\n--\n\n"),
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+void add_normalize(py::module_& module) {
+    if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw py::error_already_set();
+}
+
+}  // namespace anynorm::python

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arguments.hpp"
+
+namespace anynorm::python {
+namespace {
+
+// The length of an axis of x, and 0 for one that x does not have, which the core refuses.
+std::int64_t length(const TensorView& x, int axis) {
+    if (axis < 0) axis += x.rank;
+    return axis >= 0 && axis < x.rank ? x.shape[axis] : 0;
+}
+
+Shape per_channel(const TensorView& x, int channel_axis) {
+    Shape shape;
+    shape.push(length(x, channel_axis));
+    return shape;
+}
+
+Shape per_sample(const TensorView& x, std::int64_t sets) {
+    Shape shape;
+    shape.push(length(x, 0));
+    shape.push(sets);
+    return shape;
+}
+
+py::object layer_norm(PyObject* const* values) {
+    Arguments arguments("layer_norm", values);
+    LayerNormOptions options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    PyObject* normalized_shape = arguments.raw();
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    const py::object bias = arguments.optional_array("bias", options.bias);
+    options.eps = arguments.number("eps");
+    const Axes axes = arguments.trailing_or_named_axes(x.view, normalized_shape);
+    const Tail tail = arguments.tail(x, options);
+    return run(
+        tail, options, [&] { return shape_of_sets(x.view, axes); },
+        [&] { anynorm::layer_norm(x.view, tail.y.view, axes, options); });
+}
+
+py::object rms_norm(PyObject* const* values) {
+    Arguments arguments("rms_norm", values);
+    RmsNormOptions options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    PyObject* normalized_shape = arguments.raw();
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    options.eps = arguments.optional_number("eps");
+    const Axes axes = arguments.trailing_or_named_axes(x.view, normalized_shape);
+    const Tail tail = arguments.tail(x, options);
+    return run(
+        tail, options, [&] { return shape_of_sets(x.view, axes); },
+        [&] { anynorm::rms_norm(x.view, tail.y.view, axes, options); });
+}
+
+py::object group_norm(PyObject* const* values) {
+    Arguments arguments("group_norm", values);
+    GroupNormOptions options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    const std::int64_t num_groups = arguments.integer("num_groups");
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    const py::object bias = arguments.optional_array("bias", options.bias);
+    options.eps = arguments.number("eps");
+    options.channel_axis = arguments.axis("channel_axis");
+    const Tail tail = arguments.tail(x, options);
+    // A number that the core is going to refuse must not become the size of an array.
+    const auto sets = [&] {
+        const bool sensible =
+            num_groups > 0 && (num_groups <= length(x.view, options.channel_axis) || x.view.size() == 0);
+        return per_sample(x.view, sensible ? num_groups : 0);
+    };
+    return run(tail, options, sets, [&] { anynorm::group_norm(x.view, tail.y.view, num_groups, options); });
+}
+
+py::object instance_norm(PyObject* const* values) {
+    Arguments arguments("instance_norm", values);
+    InstanceNormOptions options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    PyObject* running_mean = arguments.raw();
+    PyObject* running_var = arguments.raw();
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    const py::object bias = arguments.optional_array("bias", options.bias);
+    options.use_input_stats = arguments.flag("use_input_stats");
+    const auto running = arguments.running(running_mean, running_var, options.use_input_stats, options.running);
+    options.running.momentum = arguments.number("momentum");
+    options.eps = arguments.number("eps");
+    options.channel_axis = arguments.axis("channel_axis");
+    const Tail tail = arguments.tail(x, options);
+    const auto sets = [&] { return per_sample(x.view, length(x.view, options.channel_axis)); };
+    return run(tail, options, sets, [&] { anynorm::instance_norm(x.view, tail.y.view, options); });
+}
+
+py::object batch_norm(PyObject* const* values) {
+    Arguments arguments("batch_norm", values);
+    BatchNormOptions options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    PyObject* running_mean = arguments.raw();
+    PyObject* running_var = arguments.raw();
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    const py::object bias = arguments.optional_array("bias", options.bias);
+    options.training = arguments.flag("training");
+    const auto running = arguments.running(running_mean, running_var, options.training, options.running);
+    options.running.momentum = arguments.number("momentum");
+    options.eps = arguments.number("eps");
+    options.channel_axis = arguments.axis("channel_axis");
+    const Tail tail = arguments.tail(x, options);
+    return run(
+        tail, options, [&] { return per_channel(x.view, options.channel_axis); },
+        [&] { anynorm::batch_norm(x.view, tail.y.view, options); });
+}
+
+PyMethodDef methods[] = {
+    method<layer_norm, 11>("layer_norm",
+                           "layer_norm($module, x, normalized_shape, weight, bias, eps, axis, moments, "
+                           "out, dtype, return_moments, num_threads, /)\n--\n\n"),
+    method<rms_norm, 10>("rms_norm",
+                         "rms_norm($module, x, normalized_shape, weight, eps, axis, moments, out, dtype, "
+                         "return_moments, num_threads, /)\n--\n\n"),
+    method<group_norm, 11>("group_norm",
+                           "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, moments, "
+                           "out, dtype, return_moments, num_threads, /)\n--\n\n"),
+    method<instance_norm, 14>(
+        "instance_norm",
+        "instance_norm($module, x, running_mean, running_var, weight, bias, use_input_stats, "
+        "momentum, eps, channel_axis, moments, out, dtype, return_moments, num_threads, /)\n--\n\n"),
+    method<batch_norm, 14>("batch_norm",
+                           "batch_norm($module, x, running_mean, running_var, weight, bias, training, momentum, eps, "
+                           "channel_axis, moments, out, dtype, return_moments, num_threads, /)\n--\n\n"),
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+void add_norms(py::module_& module) {
+    if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw py::error_already_set();
+}
+
+}  // namespace anynorm::python
