@@ -1,0 +1,147 @@
+#!/usr/bin/env -S uv run --script
+
+# /// script
+# dependencies = ["nox>=2026.4"]
+# ///
+
+# SPDX-License-Identifier: Apache-2.0
+"""The task menu: `nox -l` lists it, `nox` runs what a change must pass, `nox -s tests -- -k layer` passes arguments on."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.4"
+# Not uv: it caches the wheel of a local directory by pyproject.toml's age, and would test yesterday's C++.
+nox.options.default_venv_backend = "virtualenv"
+
+os.environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
+os.environ.setdefault("CTEST_PARALLEL_LEVEL", os.environ["CMAKE_BUILD_PARALLEL_LEVEL"])
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+SANITIZERS = "address,undefined"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group in pyproject.toml."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def workflow(session: nox.Session, preset: str) -> None:
+    """Configures, builds and tests a preset of CMakePresets.json."""
+    session.run("cmake", "--workflow", "--preset", preset, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and spelling of everything, and the packaging conventions (sp-repo-review)."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    session.run("codespell")
+    sources = [
+        path for folder in ("cpp", "python", "tests", "bench", "examples") for path in Path(folder).rglob("*.[ch]pp")
+    ]
+    session.run("clang-format", "--dry-run", "--Werror", *map(str, sorted(sources)), silent=True)
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("sp-repo-review", "--show", "err", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy --strict on the package, and stubtest: the stubs say what the compiled module has."""
+    session.install(".", *group("lint"), *group("test"))
+    session.run("mypy")
+    session.run("python", "-m", "mypy.stubtest", "anynorm._core")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The Python tests, the doctests, README, docs and examples, on the installed package."""
+    session.install(".[examples]", *group("test"))
+    session.run("pytest", *(session.posargs or ["-m", "not native"]))
+
+
+@nox.session
+def cpp(session: nox.Session) -> None:
+    """The C++ tests on every instruction set: optimized, then the smallest build, then a shared library."""
+    for preset in session.posargs or ["release", "scalar", "shared"]:
+        workflow(session, preset)
+
+
+@nox.session
+def consume(session: nox.Session) -> None:
+    """Programs that use the library as an embedder would: find_package, add_subdirectory, pkg-config, the wheel."""
+    session.install(".", *group("test"))
+    session.run("pytest", "-m", "native", "tests/python", *session.posargs)
+
+
+@nox.session
+def asan(session: nox.Session) -> None:
+    """C++ and Python tests under the address and undefined behaviour sanitizers."""
+    workflow(session, "asan")
+    session.install(
+        "-Cbuild-dir=build/asan-{wheel_tag}",
+        f"-Ccmake.define.ANYNORM_SANITIZE={SANITIZERS}",
+        "-Ccmake.build-type=RelWithDebInfo",
+        ".",
+        *group("test"),
+    )
+    # The interpreter itself is not instrumented, so the runtime comes first, and the C++ library with it: the
+    # sanitizer looks up the exception functions when it starts.
+    compiler = os.environ.get("CXX", "g++")
+    runtime = [
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    environment = {
+        "LD_PRELOAD": " ".join(runtime),
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter leaks by design
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",
+    }
+    session.run("pytest", *(session.posargs or ["-m", "not native and not slow", "tests/python"]), env=environment)
+
+
+@nox.session
+def tsan(session: nox.Session) -> None:
+    """C++ tests under the thread sanitizer."""
+    workflow(session, "tsan")
+
+
+@nox.session
+def tidy(session: nox.Session) -> None:
+    """clang-tidy over the library and its tests."""
+    workflow(session, "tidy")
+
+
+@nox.session
+def aarch64(session: nox.Session) -> None:
+    """The NEON kernels: cross build, tests under qemu."""
+    if not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")):
+        session.skip("needs Debian's g++-aarch64-linux-gnu and qemu-user")
+    workflow(session, "aarch64")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The C++ benchmarks; arguments go to the program, e.g. --benchmark_filter=layer."""
+    workflow(session, "bench")
+    session.run("build/bench/bench/anynorm_bench", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def dist(session: nox.Session) -> None:
+    """The sdist and the wheel, built from the sdist, into dist/."""
+    session.install("build", "check-sdist")
+    session.run("check-sdist", "--inject-junk")
+    session.run("pyproject-build")
+
+
+if __name__ == "__main__":
+    nox.main()
