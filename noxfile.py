@@ -86,7 +86,7 @@ def asan(session: nox.Session) -> None:
     session.install(
         "-Cbuild-dir=build/asan-{wheel_tag}",
         f"-Ccmake.define.ANYNORM_SANITIZE={SANITIZERS}",
-        "-Ccmake.build-type=RelWithDebInfo",
+        "-Ccmake.build-type=Debug",
         ".",
         *group("test"),
     )

@@ -2,7 +2,6 @@
 // Reads the arguments of one call, in the order of its signature.
 #pragma once
 
-#include <algorithm>
 #include <climits>
 #include <optional>
 #include <utility>
@@ -34,7 +33,10 @@ class Arguments {
         PyObject* object = *next_++;
         if (PyFloat_CheckExact(object)) return PyFloat_AS_DOUBLE(object);
         const double value = PyFloat_AsDouble(object);
-        if (value == -1 && PyErr_Occurred()) rethrow_type_error(named(name), "to be a number", object);
+        if (value == -1 && PyErr_Occurred()) {
+            clear_type_error();
+            throw_type_error(named(name), "to be a number", object);
+        }
         return value;
     }
 
@@ -114,7 +116,10 @@ class Arguments {
         if (!PyIndex_Check(object)) throw_type_error(argument, rest, object);
         // With no exception to raise, NumPy-style clipping: every bound that the core checks is far inside.
         const Py_ssize_t value = PyNumber_AsSsize_t(object, nullptr);
-        if (value == -1 && PyErr_Occurred()) rethrow_type_error(argument, rest, object);
+        if (value == -1 && PyErr_Occurred()) {
+            clear_type_error();
+            throw_type_error(argument, rest, object);
+        }
         return value;
     }
 
@@ -138,19 +143,17 @@ class Arguments {
         const auto lengths =
             py::reinterpret_steal<py::object>(is_int ? PyTuple_Pack(1, object) : PySequence_Tuple(object));
         if (!lengths) throw py::error_already_set();
-        const std::span<const std::int64_t> shape(x.shape, static_cast<std::size_t>(x.rank));
-        const Py_ssize_t size = PyTuple_GET_SIZE(lengths.ptr());
-        if (size < 1 || size > x.rank)
-            throw_value_error(argument, "of 1 to " + std::to_string(x.rank) + " lengths for x of shape " +
-                                            shape_text(shape) + ", got " + std::to_string(size));
-        const auto count = static_cast<int>(size);
-        const int kept = x.rank - count;
-        Shape given;
-        for (int i = 0; i < count; ++i) given.push(integer(PyTuple_GET_ITEM(lengths.ptr(), i), argument, rest));
-        if (!std::ranges::equal(shape.last(static_cast<std::size_t>(count)), std::span<const std::int64_t>(given)))
-            throw_value_error(
-                argument, "to be trailing lengths of x of shape " + shape_text(shape) + ", got " + shape_text(given));
-        return Axes::range(kept, count);
+        const Py_ssize_t count = PyTuple_GET_SIZE(lengths.ptr());
+        const Py_ssize_t kept = x.rank - count;
+        bool fits = count > 0 && kept >= 0;
+        for (Py_ssize_t i = 0; i < count; ++i) {
+            const std::int64_t length = integer(PyTuple_GET_ITEM(lengths.ptr(), i), argument, rest);
+            fits = fits && length == x.shape[kept + i];
+        }
+        if (!fits)
+            throw_value_error(argument,
+                              "to be trailing lengths of x of shape " + shape_text(x) + ", got " + text(lengths.ptr()));
+        return Axes::range(static_cast<int>(kept), static_cast<int>(count));
     }
 
     py::object output(const Operand& x, PyObject* out, PyObject* dtype, TensorView& view) const {

@@ -21,12 +21,6 @@ std::string message(const Argument& argument, const std::string& rest) {
     return std::string(argument.function) + ": expected " + argument.name + " " + rest;
 }
 
-std::string text(PyObject* object) {
-    const auto string = py::reinterpret_steal<py::object>(PyObject_Str(object));
-    if (!string) throw py::error_already_set();
-    return string.cast<std::string>();
-}
-
 DType dtype_of(PyObject* descr) {
     const auto& dtype = *reinterpret_cast<const DTypeFields*>(descr);
     if (dtype.byteorder == foreign_byte_order) return DType::none;
@@ -89,20 +83,25 @@ void throw_type_error(const Argument& argument, const std::string& rest, PyObjec
     throw py::type_error(message(argument, rest) + ", got " + Py_TYPE(got)->tp_name);
 }
 
-void rethrow_type_error(const Argument& argument, const std::string& rest, PyObject* got) {
+void clear_type_error() {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
     PyErr_Clear();
-    throw_type_error(argument, rest, got);
 }
 
 void throw_value_error(const Argument& argument, const std::string& rest) {
     throw std::invalid_argument(message(argument, rest));
 }
 
-std::string shape_text(std::span<const std::int64_t> shape) {
+std::string text(PyObject* object) {
+    const auto string = py::reinterpret_steal<py::object>(PyObject_Str(object));
+    if (!string) throw py::error_already_set();
+    return string.cast<std::string>();
+}
+
+std::string shape_text(const TensorView& x) {
     std::string result = "(";
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) result += (axis ? ", " : "") + std::to_string(shape[axis]);
-    return result + (shape.size() == 1 ? ",)" : ")");
+    for (int axis = 0; axis < x.rank; ++axis) result += (axis ? ", " : "") + std::to_string(x.shape[axis]);
+    return result + (x.rank == 1 ? ",)" : ")");
 }
 
 py::object read_array(PyObject* object, const Argument& argument, TensorView& view) {
@@ -136,7 +135,10 @@ py::object written_array(PyObject* object, const Argument& argument, TensorView&
 
 DType read_dtype(PyObject* object, const Argument& argument) {
     PyObject* descr = nullptr;
-    if (!numpy->PyArray_DescrConverter_(object, &descr)) rethrow_type_error(argument, "float32 or float64", object);
+    if (!numpy->PyArray_DescrConverter_(object, &descr)) {
+        clear_type_error();
+        throw py::type_error(message(argument, "float32 or float64, got ") + text(object));
+    }
     const auto owner = py::reinterpret_steal<py::object>(descr);
     const DType dtype = dtype_of(descr);
     if (dtype == DType::none) throw py::type_error(message(argument, "float32 or float64, got ") + text(descr));

@@ -21,9 +21,10 @@ struct Argument {
 };
 
 [[noreturn]] void throw_type_error(const Argument& argument, const std::string& rest, PyObject* got);
-/// As throw_type_error in place of the TypeError that Python has raised; any other error is passed on.
-[[noreturn]] void rethrow_type_error(const Argument& argument, const std::string& rest, PyObject* got);
 [[noreturn]] void throw_value_error(const Argument& argument, const std::string& rest);
+
+/// For the TypeError that Python has raised and which a clearer one is to replace; any other error is passed on.
+void clear_type_error();
 
 /// An array and the view of it. Views are filled in place and not returned: with room for 16 axes they are large, and
 /// the options of a call hold many.
@@ -41,8 +42,11 @@ py::object read_optional(PyObject* object, const Argument& argument, TensorView&
 /// An ndarray to be written; anything else would be a copy that the caller never sees.
 py::object written_array(PyObject* object, const Argument& argument, TensorView& view);
 
-/// "(2, 3)", as Python prints a shape.
-std::string shape_text(std::span<const std::int64_t> shape);
+/// str(object).
+std::string text(PyObject* object);
+
+/// The shape of x as Python prints it: "(2, 3)".
+std::string shape_text(const TensorView& x);
 
 /// The value of a `dtype=` argument.
 DType read_dtype(PyObject* object, const Argument& argument);

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The list of shapes that the C++ and the Python benchmark share.
+#pragma once
+
+#include <anynorm/anynorm.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace bench {
+
+struct Case {
+    std::string name;  ///< "group_norm/8x256x64x64/f32/channel=1/groups=32"
+    std::string kind;  ///< the name of the function
+    anynorm::DType dtype = anynorm::DType::f32;
+    std::vector<std::int64_t> shape;
+    std::vector<int> axes;  ///< of moments; layer and RMS norm take the last
+    int channel_axis = 1;   ///< of batch, group and instance norm
+    std::int64_t groups = 1;
+
+    bool writes() const { return kind != "moments"; }
+    std::int64_t channels() const;
+    std::size_t bytes() const;  ///< of x
+};
+
+/// Changes to every shape of the list; cases that become equal are measured once.
+struct Resize {
+    std::int64_t max_length = std::numeric_limits<std::int64_t>::max();  ///< longer axes are cut, for a quick look
+    std::size_t min_bytes = 0;  ///< the first axis is repeated until x has as many, to leave the cache behind
+};
+
+/// Reads the list. Throws std::runtime_error that names the line which is not understood.
+std::vector<Case> read_cases(const std::string& path, const Resize& resize);
+
+}  // namespace bench

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every case of shapes.txt beside the memory pass on the same buffers: a copy for a norm, a read for moments.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <new>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "cases.hpp"
+#include "passes.hpp"
+
+namespace bench {
+namespace {
+
+constexpr const char* usage = R"(anynorm_bench: also takes
+    --shapes=FILE       another list than bench/shapes.txt
+    --threads=1,2       1 and the maximum, if left out
+    --min-mib=NUMBER    repeat the first axis of every shape until x has as many MiB (4 times the last cache: DRAM)
+    --max-length=NUMBER cut longer axes, for a quick look
+)";
+
+struct Flags {
+    // Beside this file, wherever the sources were when they were compiled.
+    std::string shapes = (std::filesystem::path(__FILE__).parent_path() / "shapes.txt").string();
+    std::vector<int> threads;
+    Resize resize;
+};
+
+/// Takes our flags out of the command line.
+Flags read_flags(int& argc, char** argv) {
+    Flags flags;
+    const auto ours = [&](std::string_view word) {
+        const std::size_t equals = word.find('=');
+        if (equals == std::string_view::npos) return false;
+        const std::string_view name = word.substr(0, equals);
+        const std::string value(word.substr(equals + 1));
+        if (name == "--shapes") {
+            flags.shapes = value;
+        } else if (name == "--threads") {
+            for (std::size_t at = 0; at < value.size(); at = std::min(value.find(',', at), value.size() - 1) + 1)
+                flags.threads.push_back(std::stoi(value.substr(at)));
+        } else if (name == "--min-mib") {
+            flags.resize.min_bytes = std::stoull(value) << 20;
+        } else if (name == "--max-length") {
+            flags.resize.max_length = std::stoll(value);
+        } else {
+            return false;
+        }
+        return true;
+    };
+    argc = static_cast<int>(std::remove_if(argv + 1, argv + argc, ours) - argv);
+    if (flags.threads.empty()) {
+        flags.threads = {1};
+        if (has_threads() && anynorm::max_threads() > 1) flags.threads.push_back(anynorm::max_threads());
+    }
+    for (const int threads : flags.threads) {
+        if (threads < 1)
+            throw std::runtime_error("--threads: expected numbers of at least 1, got " + std::to_string(threads));
+        if (threads > 1 && !has_threads())
+            throw std::runtime_error("--threads: expected 1, because the benchmarks were compiled without OpenMP");
+    }
+    return flags;
+}
+
+/// Memory as an embedder has it, from a cache line on, filled and so touched before the first measurement.
+template <class T>
+class Buffer {
+  public:
+    explicit Buffer(std::size_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), alignment))) {
+        // A prime number of normal values, repeated: no two neighbouring rows or channels are alike.
+        constexpr std::size_t distinct = 65537;
+        std::mt19937 random(7);  // NOLINT(cert-msc51-cpp): the same data in every run
+        std::normal_distribution<double> normal(3, 2);
+        for (std::size_t i = 0; i < std::min(size, distinct); ++i) data_[i] = static_cast<T>(normal(random));
+        for (std::size_t i = distinct; i < size; ++i) data_[i] = data_[i - distinct];
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { ::operator delete(data_, alignment); }
+
+    T* data() const { return data_; }
+
+  private:
+    static constexpr std::align_val_t alignment{64};
+    T* data_;
+};
+
+/// What all cases of a dtype work on, one after the other.
+template <class T>
+struct Buffers {
+    Buffer<T> x, y, parameters;
+    explicit Buffers(const std::vector<Case>& cases)
+        : x(longest(cases)), y(longest(cases)), parameters(longest(cases)) {}
+
+    static std::size_t longest(const std::vector<Case>& cases) {
+        std::size_t bytes = 0;
+        for (const Case& each : cases)
+            if (each.dtype == anynorm::dtype_of<T>()) bytes = std::max(bytes, each.bytes());
+        return bytes / sizeof(T);
+    }
+};
+
+using Call = std::function<void()>;
+
+/// The call of the library that a case stands for, ready to run.
+template <class T>
+Call make_call(const Case& each, const Buffers<T>& buffers, int threads) {
+    const anynorm::TensorView x = anynorm::view(buffers.x.data(), each.shape);
+    const anynorm::TensorView y = anynorm::view(buffers.y.data(), each.shape);
+    const anynorm::Axes axes{std::span(each.axes)};
+    std::vector<bool> reduced(each.shape.size());
+    for (const int axis : each.axes) reduced.at(static_cast<std::size_t>(axis < 0 ? axis + x.rank : axis)) = true;
+    std::vector<std::int64_t> normalized, kept;
+    for (std::size_t axis = 0; axis < reduced.size(); ++axis)
+        (reduced[axis] ? normalized : kept).push_back(each.shape[axis]);
+
+    if (each.kind == "moments") {
+        std::size_t sets = 1;
+        for (const std::int64_t length : kept) sets *= static_cast<std::size_t>(length);
+        const auto results = std::make_shared<std::vector<double>>(3 * sets);
+        const auto column = [&](std::size_t i) { return anynorm::view(results->data() + i * sets, kept); };
+        const anynorm::MomentsView out{.count = column(0), .mean = column(1), .m2 = column(2)};
+        return [=, keep = results] { anynorm::moments(x, {axes}, out, {.num_threads = threads}); };
+    }
+    if (each.kind == "layer_norm" || each.kind == "rms_norm") {
+        const anynorm::TensorView weight = anynorm::view(buffers.parameters.data(), normalized);
+        if (each.kind == "rms_norm")
+            return [=, options = anynorm::RmsNormOptions{.weight = weight, .num_threads = threads}] {
+                anynorm::rms_norm(x, y, axes, options);
+            };
+        return [=, options = anynorm::LayerNormOptions{.weight = weight, .bias = weight, .num_threads = threads}] {
+            anynorm::layer_norm(x, y, axes, options);
+        };
+    }
+    const anynorm::TensorView weight = anynorm::view(buffers.parameters.data(), {each.channels()});
+    const auto with_channels = [&](auto options) {
+        options.weight = options.bias = weight;
+        options.channel_axis = each.channel_axis;
+        options.num_threads = threads;
+        return options;
+    };
+    if (each.kind == "batch_norm")
+        return [=, options = with_channels(anynorm::BatchNormOptions{.training = true})] {
+            anynorm::batch_norm(x, y, options);
+        };
+    if (each.kind == "group_norm")
+        return [=, groups = each.groups, options = with_channels(anynorm::GroupNormOptions{})] {
+            anynorm::group_norm(x, y, groups, options);
+        };
+    if (each.kind == "instance_norm")
+        return [=, options = with_channels(anynorm::InstanceNormOptions{})] { anynorm::instance_norm(x, y, options); };
+    throw std::runtime_error("shapes: expected the name of a norm or moments, got " + each.kind);
+}
+
+/// Seconds a call, of every run of google-benchmark. A run of fewer calls than another was a rehearsal: so it finds
+/// out how many calls fill its minimum time.
+class Samples {
+  public:
+    void add(benchmark::IterationCount calls, double seconds) {
+        if (calls < calls_) return;
+        if (calls > calls_) seconds_.clear();
+        calls_ = calls;
+        seconds_.push_back(seconds);
+    }
+
+    bool empty() const { return seconds_.empty(); }
+
+    double median() const {
+        std::vector<double> sorted = seconds_;
+        std::sort(sorted.begin(), sorted.end());
+        return (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
+    }
+
+  private:
+    benchmark::IterationCount calls_ = 0;
+    std::vector<double> seconds_;
+};
+
+/// A row of the summary.
+struct Row {
+    std::string name;
+    int threads;
+    double bytes;  ///< that must move: all of x, and all of y if there is one
+    Samples norm;
+    std::map<std::string, Samples> passes;
+
+    void print() const {
+        const double seconds = norm.median();
+        std::string_view best = "-";
+        double pass = 0;
+        for (const auto& [pass_name, samples] : passes) {
+            if (samples.empty() || (pass > 0 && samples.median() >= pass)) continue;
+            best = pass_name;
+            pass = samples.median();
+        }
+        const double speed = bytes * 1e-9;
+        std::printf("%-52s %7d %10.4f %8.2f", name.c_str(), threads, 1e3 * seconds, speed / seconds);
+        if (pass > 0) std::printf(" %8.2f %7.2f", speed / pass, pass / seconds);
+        std::printf("  %.*s\n", static_cast<int>(best.size()), best.data());
+    }
+};
+
+/// Hands a call to google-benchmark. The row must stay where it is.
+void add_benchmark(const std::string& name, double bytes, Samples& samples, Call call) {
+    const auto run = [bytes, &samples, call = std::move(call)](benchmark::State& state) {
+        call();  // once for nothing, so that no run begins with what another left in the caches
+        const auto start = std::chrono::steady_clock::now();
+        for ([[maybe_unused]] auto _ : state) call();
+        const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+        const double seconds = elapsed.count() / static_cast<double>(state.iterations());
+        samples.add(state.iterations(), seconds);
+        state.counters["GB/s"] = bytes * 1e-9 / seconds;
+    };
+    benchmark::RegisterBenchmark(name.c_str(), run)->UseRealTime();
+}
+
+template <class T>
+void add_case(const Case& each, const Buffers<T>& buffers, Row& row) {
+    const std::string threads = "/threads:" + std::to_string(row.threads);
+    add_benchmark(each.name + threads, row.bytes, row.norm, make_call(each, buffers, row.threads));
+    const auto add_pass = [&](const std::string& name, Call call) {
+        add_benchmark(each.name + "/" + name + threads, row.bytes, row.passes[name], std::move(call));
+    };
+    const auto pass = [&, x = buffers.x.data(), y = buffers.y.data(), size = each.bytes(),
+                       count = row.threads](auto run) { return [=] { run(y, x, size, count); }; };
+    if (each.writes()) {
+        add_pass("copy", pass(copy_regular));
+        add_pass("copy_streaming", pass(copy_streaming));
+    } else {
+        add_pass("read", pass([](const void*, const void* from, std::size_t size, int count) {
+                     benchmark::DoNotOptimize(read(from, size, count));
+                 }));
+    }
+}
+
+int run(int argc, char** argv) {
+    // Ours first: google-benchmark prints the names of the flags that it does not know, and its own help.
+    const Flags flags = read_flags(argc, argv);
+    benchmark::Initialize(&argc, argv, [] {
+        benchmark::PrintDefaultHelp();
+        std::fputs(usage, stdout);
+    });
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    benchmark::AddCustomContext(
+        "anynorm", std::string(anynorm::version()) + ", " + std::string(anynorm::name(anynorm::active_isa())));
+
+    const std::vector<Case> cases = read_cases(flags.shapes, flags.resize);
+    const Buffers<float> single(cases);
+    const Buffers<double> twice(cases);
+    std::vector<std::unique_ptr<Row>> rows;
+    for (const Case& each : cases) {
+        for (const int threads : flags.threads) {
+            const double bytes = static_cast<double>(each.bytes()) * (each.writes() ? 2 : 1);
+            Row& row = *rows.emplace_back(new Row{each.name, threads, bytes, {}, {}});
+            if (each.dtype == anynorm::DType::f32) {
+                add_case(each, single, row);
+            } else {
+                add_case(each, twice, row);
+            }
+        }
+    }
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+
+    std::erase_if(rows, [](const auto& row) { return row->norm.empty(); });
+    if (rows.empty()) return 0;
+    std::printf("\n%-52s %7s %10s %8s %8s %7s  %s\n", "case", "threads", "ms", "GB/s", "pass", "of_pass", "best pass");
+    for (const auto& row : rows) row->print();
+    return 0;
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) {
+    try {
+        return bench::run(argc, argv);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "anynorm_bench: %s\n", error.what());
+        return 1;
+    }
+}

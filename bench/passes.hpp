@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// How fast the memory of this machine is: the passes that no norm can do without, and nothing else.
+#pragma once
+
+#include <cstddef>
+
+namespace bench {
+
+/// Whether this program can run a pass on several threads; it must have been compiled with OpenMP, as the library.
+bool has_threads();
+
+/// Copies with ordinary vector stores. Where the destination is not in cache, each stored line is read first.
+void copy_regular(void* to, const void* from, std::size_t bytes, int threads);
+
+/// Copies with non-temporal stores, which go past the caches; on a CPU without AVX2 the same as copy_regular.
+void copy_streaming(void* to, const void* from, std::size_t bytes, int threads);
+
+/// Reads everything and sums it, as 32-bit integers: no bit pattern of theirs is slow to add. All three want 32-byte
+/// aligned memory.
+int read(const void* from, std::size_t bytes, int threads);
+
+}  // namespace bench
