@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// Threads: pieces are handed out once, an embedder's pool takes the place of OpenMP, and a forked child is serial.
+#include "parallel.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "anynorm/normalize.hpp"
+#include "anynorm/runtime.hpp"
+#include "support.hpp"
+#include "tensor.hpp"
+
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+namespace anynorm::test {
+namespace {
+
+// What the hooks below have seen.
+std::atomic<int> hook_calls{0}, hook_tasks{0}, most_threads{0};
+
+void count_call(std::int64_t count, int num_threads) {
+    ++hook_calls;
+    hook_tasks += static_cast<int>(count);
+    if (num_threads > most_threads) most_threads = num_threads;
+}
+
+/// A pool of the embedder: a thread for every task.
+void threads_hook(std::int64_t count, int num_threads, void (*task)(void*, std::int64_t), void* state) {
+    count_call(count, num_threads);
+    std::vector<std::thread> threads;
+    for (std::int64_t i = 0; i < count; ++i) threads.emplace_back(task, state, i);
+    for (std::thread& thread : threads) thread.join();
+}
+
+/// Any order will do, on one thread as well.
+void backwards_hook(std::int64_t count, int num_threads, void (*task)(void*, std::int64_t), void* state) {
+    count_call(count, num_threads);
+    for (std::int64_t i = count; i-- > 0;) task(state, i);
+}
+
+class UseHook {
+  public:
+    explicit UseHook(ParallelFor hook) {
+        hook_calls = hook_tasks = most_threads = 0;
+        set_parallel_for(hook);
+    }
+    ~UseHook() { set_parallel_for(nullptr); }
+    UseHook(const UseHook&) = delete;
+    UseHook& operator=(const UseHook&) = delete;
+};
+
+/// A call with work for several threads: 300 KB of rows, or of few sets that must be split.
+std::vector<float> normalized(const Shape& shape, int axis, int threads) {
+    Random random(1);
+    Tensor<float> x(shape), y(shape);
+    x.fill([&](std::int64_t) { return random.unit(); });
+    normalize(x.view(), {{axis}}, y.view(), {.num_threads = threads});
+    return y.values();
+}
+
+const Shape rows = {75, 1000};
+const Shape few_rows = {2, 37000};
+
+struct NamedHook {
+    const char* name;
+    ParallelFor hook;
+
+    friend void PrintTo(const NamedHook& self, std::ostream* out) { *out << self.name; }
+};
+
+class Hook : public testing::TestWithParam<NamedHook> {};
+INSTANTIATE_TEST_SUITE_P(, Hook,
+                         testing::Values(NamedHook{"threads", threads_hook}, NamedHook{"backwards", backwards_hook}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(Hook, IsUsedAndGivesTheSameBits) {
+    for (const Shape& shape : {rows, few_rows}) {
+        const std::vector<float> expected = normalized(shape, 1, 1);
+        for (int threads : {2, 3, 5}) {
+            const UseHook use(GetParam().hook);
+            EXPECT_EQ(different_bits(normalized(shape, 1, threads), expected), 0) << threads << " threads";
+            EXPECT_GE(hook_calls, 1);
+            EXPECT_GE(hook_tasks, 2);
+            EXPECT_EQ(most_threads, threads);
+        }
+    }
+}
+
+TEST_P(Hook, IsNotUsedForSmallOrSerialCalls) {
+    const UseHook use(GetParam().hook);
+    normalized({10, 10}, 1, 8);
+    normalized(rows, 1, 1);
+    EXPECT_EQ(hook_calls, 0);
+}
+
+TEST_P(Hook, RunsForEachPiece) {
+    const UseHook use(GetParam().hook);
+    std::atomic<int> sum{0};
+    detail::for_each_piece(10, 4, [&](int, std::int64_t piece) { sum += static_cast<int>(piece); });
+    EXPECT_EQ(sum, 45);
+    EXPECT_EQ(hook_calls, 1);
+}
+
+TEST(HookReset, NullRestoresTheDefault) {
+    { const UseHook use(backwards_hook); }
+    normalized(rows, 1, 2);
+    EXPECT_EQ(hook_calls, 0);
+}
+
+TEST(ForEachPiece, EveryPieceOnceAndNoWorkerTwiceAtATime) {
+    for (std::int64_t pieces : {0, 1, 2, 7, 100}) {
+        for (int threads : {1, 2, 3, 8}) {
+            const auto done = std::make_unique<std::atomic<int>[]>(100);
+            std::atomic<int> busy[8] = {}, wrong_worker{0}, shared_worker{0};
+            detail::for_each_piece(pieces, threads, [&](int worker, std::int64_t piece) {
+                if (worker < 0 || worker >= threads) {
+                    ++wrong_worker;
+                    return;
+                }
+                if (++busy[worker] > 1) ++shared_worker;
+                ++done[static_cast<std::size_t>(piece)];
+                --busy[worker];
+            });
+            EXPECT_EQ(wrong_worker, 0);
+            EXPECT_EQ(shared_worker, 0);
+            for (std::size_t piece = 0; piece < 100; ++piece) {
+                EXPECT_EQ(done[piece], static_cast<std::int64_t>(piece) < pieces ? 1 : 0)
+                    << "piece " << piece << " of " << pieces << ", " << threads << " threads";
+            }
+        }
+    }
+}
+
+TEST(Threads, ThereIsAtLeastOne) { EXPECT_GE(max_threads(), 1); }
+
+TEST(Threads, CallersDoNotDisturbEachOther) {
+    const std::vector<float> expected = normalized(rows, 1, 1);
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 3; ++caller) {
+        callers.emplace_back([&] {
+            for (int threads : {1, 2}) wrong += different_bits(normalized(rows, 1, threads), expected) != 0 ? 1 : 0;
+        });
+    }
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(wrong, 0);
+}
+
+#if defined(__unix__)
+
+/// libgomp's threads are gone in a child, and a parallel region would wait for them for ever.
+TEST(Fork, ChildOfAThreadedParentCallsAndExits) {
+    const std::vector<float> expected = normalized(rows, 1, 4);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        alarm(60);  // ends a child that hangs
+        const bool serial = max_threads() == 1;
+        const bool same = different_bits(normalized(rows, 1, 4), expected) == 0 &&
+                          different_bits(normalized(rows, 1, 0), expected) == 0;
+        _exit(serial && same ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_FALSE(WIFSIGNALED(status)) << "the child was ended by signal " << WTERMSIG(status);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    // The parent goes on with all its threads.
+    EXPECT_EQ(different_bits(normalized(rows, 1, 4), expected), 0);
+}
+
+#endif
+
+}  // namespace
+}  // namespace anynorm::test
