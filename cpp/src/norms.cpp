@@ -166,6 +166,18 @@ double statistic(const TensorView& view, std::int64_t sample, std::int64_t chann
                    view.rank == 1 ? channel * view.strides[0] : sample * view.strides[0] + channel * view.strides[1]);
 }
 
+/// Given moments that running statistics are to learn from have an unbiased variance.
+void check_trainable(const char* caller, const MomentsView& given, const TensorView& x, const Axes& kept,
+                     const Grouping& sets) {
+    detail::check_statistics(caller, given, x, detail::check_axes(caller, sets.reduce, x.rank));
+    const TensorView count = compact(given.count, kept, x.rank);
+    for (std::int64_t i = 0; i < count.size(); ++i) {
+        const std::int64_t channels = count.shape[count.rank - 1];
+        const double n = statistic(count, i / channels, i % channels);
+        if (!(n > 1)) fail(caller, "moments of more than one value per channel to train with", detail::number_text(n));
+    }
+}
+
 /// running = (1 - momentum) * running + momentum * average over samples, with the unbiased variance.
 void update_running(const RunningStatistics& running, const MomentsView& batch, std::int64_t samples,
                     std::int64_t channels) {
@@ -309,6 +321,7 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
 
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
+    if (options.given.given()) check_trainable(caller, options.given, x, kept, sets);
     const BatchMoments batch(options.moments, x, kept);
     engine.moments = batch.views;
     normalize(x, sets, y, engine);

@@ -45,53 +45,58 @@ struct ReducedLoops {
     }
 };
 
-/// Few columns: as many rows in one as fill two packs or more. Only where the rows are contiguous and are all of the
-/// reduction, so that one remainder is left.
-void choose_interleaving(const Nest& nest, Reduction& reduction) {
-    const int cells = reduction.cells_loop;
-    const std::int64_t columns = nest.loops[cells].n * reduction.fold;
-    if (reduction.packed || columns >= fold_below || columns % pack_width == 0 || cells == 0) return;
-    const Loop& rows = nest.loops[cells - 1];
-    const auto is_reduced = [](const Loop& loop) { return loop.reduced; };
-    if (std::count_if(nest.loops, nest.loops + cells, is_reduced) != 1 || !rows.reduced) return;
-    const std::int64_t count = std::max(pack_width / std::gcd(columns, pack_width), ceil_div(fold_below, columns));
-    if (rows.stride[op_x] != columns || rows.n < 2 * count) return;
-    reduction.interleave = count;
-    reduction.tail_n = rows.n % count;
-    reduction.tail_offset = (rows.n - reduction.tail_n) * columns;
+ReducedLoops reduced_loops(const Nest& nest, int depth) {
+    ReducedLoops reduced;
+    for (int i = 0; i < depth; ++i) {
+        if (nest.loops[i].reduced) reduced.add(nest.loops[i].n, nest.loops[i].stride[op_x]);
+    }
+    return reduced;
 }
 
-void choose_kernel(const Nest& nest, Reduction& reduction) {
+/// Few columns: as many rows in one as fill two packs or more. Only where the rows are contiguous and are all of the
+/// reduction, so that one remainder is left.
+void choose_interleaving(ReducedLoops& reduced, std::int64_t columns, Reduction& reduction) {
+    if (reduction.packed || columns >= fold_below || columns % pack_width == 0) return;
+    if (reduced.count != 1 || reduced.stride[0] != columns) return;
+    const std::int64_t count = std::max(pack_width / std::gcd(columns, pack_width), ceil_div(fold_below, columns));
+    if (reduced.n[0] < 2 * count) return;
+    reduction.interleave = count;
+    reduction.row_stride = columns;
+    reduction.tail_n = reduced.n[0] % count;
+    reduction.tail_offset = (reduced.n[0] - reduction.tail_n) * columns;
+    reduced.n[0] /= count;
+    reduced.stride[0] *= count;
+}
+
+/// Chooses the kernel for a nest of x alone, and returns the reduced loops that are left to it.
+ReducedLoops choose_kernel(const Nest& nest, Reduction& reduction) {
     reduction.kernel = Reduction::Kernel::row;
-    if (nest.depth == 0) return;
+    if (nest.depth == 0) return {};
     const int last = nest.depth - 1;
     const Loop& inner = nest.loops[last];
     const std::int64_t stride = inner.stride[op_x];
     if (!inner.reduced) {
         reduction.kernel = Reduction::Kernel::column;
-        reduction.cells_loop = last;
         reduction.packed = stride != 1;
-        choose_interleaving(nest, reduction);
-        return;
+        ReducedLoops reduced = reduced_loops(nest, last);
+        choose_interleaving(reduced, inner.n, reduction);
+        return reduced;
     }
-    const bool reduced_outside =
-        std::any_of(nest.loops, nest.loops + last, [](const Loop& loop) { return loop.reduced; });
-    if (stride == 1 && inner.n < fold_below && reduced_outside && !nest.loops[last - 1].reduced &&
+    ReducedLoops outside = reduced_loops(nest, last);
+    if (stride == 1 && inner.n < fold_below && outside.count > 0 && !nest.loops[last - 1].reduced &&
         nest.loops[last - 1].stride[op_x] == inner.n) {
         reduction.kernel = Reduction::Kernel::column;
-        reduction.cells_loop = last - 1;
         reduction.fold = inner.n;
-        choose_interleaving(nest, reduction);
-        return;
+        choose_interleaving(outside, nest.loops[last - 1].n * inner.n, reduction);
+        return outside;
     }
     if (stride > pack_stride) {
-        reduction.kernel = Reduction::Kernel::column;  // columns of width 1
-        return;
+        reduction.kernel = Reduction::Kernel::column;
+        reduction.one_column = true;
+    } else {
+        reduction.packed = stride != 1;
     }
-    reduction.packed = stride != 1;
-    for (int i = last; i >= 0 && reduction.cells_loop < 0; --i) {
-        if (!nest.loops[i].reduced) reduction.cells_loop = i;
-    }
+    return reduced_loops(nest, nest.depth);
 }
 
 void choose_blocks(const ReducedLoops& loops, Reduction& reduction) {
@@ -165,15 +170,13 @@ std::int64_t cells_of_largest_piece(const Nest& nest, const Cut& cut) {
 
 Reduction make_reduction(const Nest& nest) noexcept {
     Reduction reduction;
-    choose_kernel(nest, reduction);
-    const int loops = reduction.fold > 1 ? nest.depth - 1 : nest.depth;
-    ReducedLoops reduced;
-    for (int i = 0; i < loops; ++i) {
-        if (nest.loops[i].reduced) {
-            reduced.add(nest.loops[i].n / reduction.interleave, nest.loops[i].stride[op_x] * reduction.interleave);
-        } else if (i != reduction.cells_loop) {
-            reduction.kept_loop[reduction.kept++] = i;
-        }
+    // Of x alone: the layout of y or the parameters must not show in the bits of the statistics.
+    const ReducedLoops reduced = choose_kernel(coalesce(nest, operand_set(op_x, op_cell)), reduction);
+    for (int i = nest.depth - 1; i >= 0 && reduction.cells_loop < 0 && !reduction.one_column; --i) {
+        if (!nest.loops[i].reduced) reduction.cells_loop = i;
+    }
+    for (int i = 0; i < nest.depth; ++i) {
+        if (!nest.loops[i].reduced && i != reduction.cells_loop) reduction.kept_loop[reduction.kept++] = i;
     }
     choose_blocks(reduced, reduction);
     if (reduction.kernel == Reduction::Kernel::row && reduction.blocks > 1) {

@@ -30,9 +30,11 @@ struct Reduction {
     /// A reduced innermost loop too short to fill vectors is summed as so many neighbouring columns, which are merged
     /// afterwards (channels-last group norm).
     std::int64_t fold = 1;
-    /// So many contiguous rows of few columns are one row of the kernel; `tail_n` rows are left over.
+    /// So many contiguous rows of few columns are summed as one row; `tail_n` rows are left over.
     std::int64_t interleave = 1;
-    std::int64_t tail_n = 0, tail_offset = 0;
+    std::int64_t row_stride = 0, tail_n = 0, tail_offset = 0;
+    /// Sets that are far from contiguous and have no neighbours: the column kernel, one set at a time.
+    bool one_column = false;
 
     std::int64_t n = 1, stride = 0, block_n = 1;
     std::int64_t runs = 1, run_stride = 0, block_runs = 1;

@@ -70,11 +70,19 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
         return MomentsArgs<T>{first + block.offset, count,  cell_stride, block.runs, reduction.run_stride, block.n,
                               reduction.stride,     center, out};
     };
+    // Rows joined into one are one kernel call where x runs on through them. Where other operands keep its columns in
+    // several loops, each row is a call of its own; the sums are the same.
+    const std::int64_t lanes = reduction.row_stride == width / reduction.interleave ? 1 : reduction.interleave;
     const auto reduce_cells = [&](const T* first, std::int64_t count, Cell* out) {
         for (std::int64_t index = first_block; index < last_block; ++index) {
+            const Block block = block_of(reduction, index);
             Cell* into = index == first_block ? out : scratch.block;
-            reduce_block(kernels, reduction, block_args(first, count, block_of(reduction, index), into),
-                         static_cast<T*>(scratch.pack));
+            for (std::int64_t lane = 0; lane < lanes; ++lane) {
+                reduce_block(kernels, reduction,
+                             block_args(first + lane * reduction.row_stride, count / lanes, block,
+                                        into + lane * (count / lanes)),
+                             static_cast<T*>(scratch.pack));
+            }
             if (into != out) merge(out, into, count);
         }
     };
@@ -91,7 +99,7 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
         if (reduction.tail_n > 0 && last_block == reduction.blocks) {
             MomentsArgs<T> tail =
                 block_args(first, columns, {reduction.tail_offset, 1, reduction.tail_n}, scratch.block);
-            tail.stride = columns;
+            tail.stride = reduction.row_stride;
             kernels.moments_column(tail);
             merge(out, scratch.block, columns);
         }

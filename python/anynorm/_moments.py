@@ -219,9 +219,12 @@ class Moments:
             raise ValueError(f"Moments.merge: expected other of shape {self.shape}, got {other.shape}")
         with np.errstate(all="ignore"):
             total = self._count + other._count
+            share = other._count / total
             delta = other._mean - self._mean
-            mean = self._mean + delta * (other._count / total)
-            m2 = self._m2 + (other._m2 + delta * delta * (self._count / total) * other._count)
+            # An infinite mean stays what NumPy's mean of all elements is.
+            average = self._mean * (self._count / total) + other._mean * share
+            mean = np.where(np.isfinite(delta), self._mean + delta * share, average)
+            m2 = self._m2 + other._m2 + delta * delta * (self._count * share)
         only_self, only_other = other._count == 0, self._count == 0
         return type(self)._wrap(
             np.asarray(total),

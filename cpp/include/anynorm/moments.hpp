@@ -19,30 +19,20 @@ struct Moments {
     double mean = std::numeric_limits<double>::quiet_NaN();
     double m2 = 0;
 
-    /// Adds one element (Welford).
-    void push(double x) noexcept {
-        count += 1;
-        if (count == 1) {
-            mean = x;
-            m2 = x - x;  // 0, or NaN for an element that is not finite
-            return;
-        }
-        const double delta = x - mean;
-        mean += delta / count;
-        m2 += delta * (x - mean);
-    }
+    /// Adds one element (Welford): the merge of a set of one.
+    void push(double x) noexcept { merge({1, x, x - x}); }
 
-    /// Adds all elements of another set (Chan).
+    /// Adds all elements of another set (Chan). An infinite mean stays what NumPy's mean of all elements is.
     void merge(const Moments& other) noexcept {
         if (other.count == 0) return;
         if (count == 0) {
             *this = other;
             return;
         }
-        const double total = count + other.count;
+        const double total = count + other.count, share = other.count / total;
         const double delta = other.mean - mean;
-        mean += delta * (other.count / total);
-        m2 += other.m2 + delta * delta * (count / total) * other.count;
+        m2 = m2 + other.m2 + delta * delta * (count * share);
+        mean = delta - delta == 0 ? mean + delta * share : mean * (count / total) + other.mean * share;
         count = total;
     }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Row and column statistics of one block.
 //
-// Scalar math, for a block of elements x_i with first element c:
+// Scalar math, for a block of elements x_i and c = x_0 + mean(x_i - x_0 of the first 16):
 //     s1 = sum(x_i - c)    s2 = sum((x_i - c)^2)    mean = c + s1 / n    m2 = s2 - s1 * s1 / n
-// in float64. x_i - c is exact or nearly so for float32 data, squares of float32 cannot overflow, equal elements give
-// m2 == 0 without a test, and the cancellation in m2 is at most a factor n, the length of the block.
+// in float64. Squares of float32 cannot overflow, equal elements give c == x_0 and m2 == 0 without a test, and the
+// cancellation in m2 is bounded by the length of the block: a factor n if c were x_0 and x_0 an outlier, about n / 256
+// with 16 elements in c.
 #pragma once
 
 #include "kernel_table.hpp"
@@ -48,6 +49,37 @@ Cell Finish(const MomentsArgs<T>& args, const T* x, double c, double s1, double 
     return {count, mean, mean_lo, m2 > 0 ? m2 : 0};
 }
 
+/// Whether the block is long enough to take its shift c from 16 elements. A shorter one takes its first element and
+/// loses at most a factor of its length.
+template <class T>
+bool IsLong(const MomentsArgs<T>& args) {
+    return args.center && args.runs * args.n >= 128;
+}
+
+/// Element `index` of the first 16 of a long block, counted through its runs.
+template <class T>
+const T* Element(const MomentsArgs<T>& args, const T* x, std::int64_t index) {
+    return x + index / args.n * args.run_stride + index % args.n * args.stride;
+}
+
+/// first + mean deviation, rounded to T so that a lane filled with it deviates by exactly 0.
+template <class T>
+T Shift(T first, double deviations) {
+    const T shift = static_cast<T>(static_cast<double>(first) + deviations / pack_size);
+    return IsFinite(static_cast<double>(shift)) ? shift : first;
+}
+
+template <class T>
+T ShiftOfRow(const MomentsArgs<T>& args, const T* x) {
+    if (!args.center) return T(0);
+    if (!IsLong(args)) return x[0];
+    const double first = static_cast<double>(x[0]);
+    if (args.n >= pack_size) return Shift(x[0], PackReduceSum(PackLoadPromote(x) - PackSet(first)));
+    double deviations = 0;
+    for (int i = 1; i < pack_size; ++i) deviations += static_cast<double>(*Element(args, x, i)) - first;
+    return Shift(x[0], deviations);
+}
+
 /// Each set's elements are contiguous: lane i of 16 sums the elements i, i + 16, ... of every run.
 template <class T>
 void MomentsRow(const MomentsArgs<T>& args) noexcept {
@@ -56,8 +88,8 @@ void MomentsRow(const MomentsArgs<T>& args) noexcept {
     const std::int64_t whole = args.n - args.n % pack_size;
     for (std::int64_t cell = 0; cell < args.cells; ++cell) {
         const T* x = args.x + cell * args.cell_stride;
-        const T first = args.center ? x[0] : T(0);
-        const Pack<double> c = PackSet(static_cast<double>(first));
+        const T shift = ShiftOfRow(args, x);
+        const Pack<double> c = PackSet(static_cast<double>(shift));
         Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
         for (std::int64_t run = 0; run < args.runs; ++run) {
             const T* p = x + run * args.run_stride;
@@ -68,12 +100,12 @@ void MomentsRow(const MomentsArgs<T>& args) noexcept {
                 s2 = PackMulAdd(d, d, s2);
             }
             if (whole < args.n) {  // missing lanes are filled with c and add exactly 0
-                const Pack<double> d = PackLoadPromoteN(p + whole, args.n - whole, first) - c;
+                const Pack<double> d = PackLoadPromoteN(p + whole, args.n - whole, shift) - c;
                 s1 = s1 + d;
                 s2 = PackMulAdd(d, d, s2);
             }
         }
-        args.out[cell] = Finish(args, x, static_cast<double>(first), PackReduceSum(s1), PackReduceSum(s2));
+        args.out[cell] = Finish(args, x, static_cast<double>(shift), PackReduceSum(s1), PackReduceSum(s2));
     }
 }
 
@@ -82,7 +114,7 @@ template <int rows, bool whole, class T>
 inline void AddRowsOfPack(const T* x, std::int64_t stride, std::int64_t count, const double* c, double* s1,
                           double* s2) {
     const Pack<double> shift = PackLoad(c);
-    Pack<double> sum = PackLoad(s1), squares = PackLoad(s2);
+    Pack<double> sum = PackSet(0.0), squares = PackSet(0.0);
     ANYNORM_UNROLL for (int row = 0; row < rows; ++row) {
         const T* p = x + row * stride;
         // The next step's rows: hardware prefetchers stop at the end of a page, which wide rows reach every row.
@@ -91,6 +123,9 @@ inline void AddRowsOfPack(const T* x, std::int64_t stride, std::int64_t count, c
         sum = sum + d;
         squares = PackMulAdd(d, d, squares);
     }
+    // The step is summed on its own first: 128 additions to a growing sum lose less than 1024.
+    sum = PackLoad(s1) + sum;
+    squares = PackLoad(s2) + squares;
     PackStore(s1, sum);
     PackStore(s2, squares);
 }
@@ -118,6 +153,13 @@ void MomentsColumn(const MomentsArgs<T>& args) noexcept {
         for (std::int64_t j = 0; j < (columns + pack_size - 1) / pack_size * pack_size; ++j) {
             c[j] = args.center && j < columns ? static_cast<double>(x[j]) : 0.0;
             s1[j] = s2[j] = 0;
+        }
+        if (IsLong(args)) {
+            for (int i = 0; i < pack_size; ++i) AddRows<1>(Element(args, x, i), args.stride, columns, c, s1, s2);
+            for (std::int64_t j = 0; j < columns; ++j) {
+                c[j] = static_cast<double>(Shift(x[j], s1[j]));
+                s1[j] = s2[j] = 0;
+            }
         }
         for (std::int64_t run = 0; run < args.runs; ++run) {
             const T* p = x + run * args.run_stride;
