@@ -116,7 +116,7 @@ def tsan(session: nox.Session) -> None:
 
 @nox.session
 def tidy(session: nox.Session) -> None:
-    """clang-tidy over the library and its tests."""
+    """clang-tidy over the library."""
     workflow(session, "tidy")
 
 
@@ -126,6 +126,25 @@ def aarch64(session: nox.Session) -> None:
     if not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")):
         session.skip("needs Debian's g++-aarch64-linux-gnu and qemu-user")
     workflow(session, "aarch64")
+
+
+@nox.session
+def avx512(session: nox.Session) -> None:
+    """The AVX-512 kernels on a CPU that has none: the C++ tests in Bochs (a minute or two)."""
+    if "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        session.skip("this CPU has AVX-512: every other session has tested it")
+    if not shutil.which("apt-get"):
+        session.skip("needs Debian's packages of Bochs and of a kernel")
+    session.run("cmake", "--preset", "avx512", external=True)
+    session.run("cmake", "--build", "build/avx512", external=True)
+    session.run(
+        "scripts/run_avx512.sh",
+        "build/avx512/tests/cpp/anynorm_tests",
+        "--gtest_brief=1",
+        "--gtest_filter=-*Slow*:Parallel*",
+        env={"RIG_DIR": "build/avx512-rig", "RIG_ENV": "ANYNORM_ISA=avx512", "RIG_TIMEOUT": "900"},
+        external=True,
+    )
 
 
 @nox.session(default=False)

@@ -57,7 +57,7 @@ struct InnerLoop {
 
 /// The strides of a coefficient along the levels of the inner loop.
 struct Along {
-    std::int64_t stride[max_rank];
+    std::int64_t stride[max_rank] = {};
 
     bool constant(const InnerLoop& inner) const {
         return std::all_of(stride, stride + inner.levels, [](std::int64_t step) { return step == 0; });

@@ -6,12 +6,21 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <ostream>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "anynorm/runtime.hpp"
 #include "anynorm/tensor_view.hpp"
+
+namespace anynorm {
+
+// For GoogleTest's messages.
+inline void PrintTo(Isa isa, std::ostream* out) { *out << name(isa); }
+inline void PrintTo(DType dtype, std::ostream* out) { *out << name(dtype); }
+
+}  // namespace anynorm
 
 namespace anynorm::test {
 

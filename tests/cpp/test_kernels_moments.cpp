@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -35,37 +36,67 @@ Cell model_finish(double count, bool center, double c, double s1, double s2) {
     return {count, mean, (c - c_part) + (shift - (mean - c_part)), std::max(m2, 0.0)};
 }
 
+/// The sum of 16 lanes: halves, quarters, ... are added.
+double model_sum(double (&lanes)[16]) {
+    for (int width = 8; width >= 1; width /= 2) {
+        for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+    }
+    return lanes[0];
+}
+
+/// Element `index` of a block, counted through its runs.
+template <class T>
+double element_of(const MomentsArgs<T>& args, const T* x, std::int64_t index) {
+    return static_cast<double>(x[index / args.n * args.run_stride + index % args.n * args.stride]);
+}
+
+/// What the elements of a block are shifted by: the first one or, in a long block, about the mean of 16.
+template <class T>
+double model_shift(const MomentsArgs<T>& args, const T* x, bool as_lanes) {
+    if (!args.center) return 0;
+    const double first = element_of(args, x, 0);
+    if (args.runs * args.n < 128) return first;
+    double d[16];
+    for (int i = 0; i < 16; ++i) d[i] = element_of(args, x, i) - first;
+    const double sum = as_lanes ? model_sum(d) : std::accumulate(d, d + 16, 0.0);
+    return static_cast<double>(static_cast<T>(first + sum / 16));
+}
+
+/// Lane i of 16 sums the elements i, i + 16, ... of every run.
 template <class T>
 Cell model_row(bool fused, const MomentsArgs<T>& args, std::int64_t cell) {
     const T* x = args.x + cell * args.cell_stride;
-    const double c = args.center ? static_cast<double>(x[0]) : 0;
+    const double c = model_shift(args, x, args.n >= 16);
     double s1[16] = {}, s2[16] = {};
     for (std::int64_t run = 0; run < args.runs; ++run) {
         for (std::int64_t i = 0; i < args.n; ++i) {
-            const double d = static_cast<double>(x[run * args.run_stride + i]) - c;
+            const double d = element_of(args, x, run * args.n + i) - c;
             s1[i % 16] += d;
             s2[i % 16] = mul_add(fused, d, d, s2[i % 16]);
         }
     }
-    for (int width = 8; width >= 1; width /= 2) {
-        for (int i = 0; i < width; ++i) {
-            s1[i] += s1[i + width];
-            s2[i] += s2[i + width];
-        }
-    }
-    return model_finish(static_cast<double>(args.runs * args.n), args.center, c, s1[0], s2[0]);
+    return model_finish(static_cast<double>(args.runs * args.n), args.center, c, model_sum(s1), model_sum(s2));
 }
 
+/// Eight rows of a run are summed on their own first; of those left over four, two and one.
 template <class T>
 Cell model_column(bool fused, const MomentsArgs<T>& args, std::int64_t cell) {
     const T* x = args.x + cell;
-    const double c = args.center ? static_cast<double>(x[0]) : 0;
+    const double c = model_shift(args, x, false);
     double s1 = 0, s2 = 0;
     for (std::int64_t run = 0; run < args.runs; ++run) {
-        for (std::int64_t i = 0; i < args.n; ++i) {
-            const double d = static_cast<double>(x[run * args.run_stride + i * args.stride]) - c;
-            s1 += d;
-            s2 = mul_add(fused, d, d, s2);
+        for (std::int64_t begin = 0; begin < args.n;) {
+            std::int64_t rows = 8;
+            while (rows > args.n - begin) rows /= 2;
+            const std::int64_t end = begin + rows;
+            double step1 = 0, step2 = 0;
+            for (; begin < end; ++begin) {
+                const double d = element_of(args, x, run * args.n + begin) - c;
+                step1 += d;
+                step2 = mul_add(fused, d, d, step2);
+            }
+            s1 += step1;
+            s2 += step2;
         }
     }
     return model_finish(static_cast<double>(args.runs * args.n), args.center, c, s1, s2);
@@ -120,19 +151,25 @@ void for_each_row_block(Check&& check) {
         check(block.rows(1, 3, n, true));
     }
     for (std::int64_t n : {1, 15, 16, 17, 64}) check(block.rows(2, 2, n, false));
-    for (std::int64_t n : {4095, 4096}) check(block.rows(1, 1, n, true));
+    // Long blocks have another shift.
+    for (std::int64_t n : {127, 128, 255, 256, 4095, 4096}) check(block.rows(1, 1, n, true));
+    for (std::int64_t n : {1, 5, 15, 16, 33, 70}) check(block.rows(2, 130 / n + 1, n, true));
 }
 
 template <class T, class Check>
 void for_each_column_block(Check&& check) {
     Block<T> block;
     for (std::int64_t cells = 1; cells <= 70; cells += cells < 35 ? 1 : 5) {
-        for (std::int64_t n : {1, 7, 8, 19}) check(block.columns(cells, 1, n, true));
+        for (std::int64_t n : {1, 7, 8, 22}) check(block.columns(cells, 1, n, true));
         check(block.columns(cells, 3, 5, true));
         check(block.columns(cells, 2, 9, false));
     }
     for (std::int64_t cells : {511, 512, 513, 1025}) check(block.columns(cells, 2, 9, true));  // tiles of 512
     check(block.columns(3, 1, 1024, true));
+    for (std::int64_t cells : {1, 7, 16, 35}) {
+        for (std::int64_t n : {127, 128, 255}) check(block.columns(cells, 1, n, true));
+        for (std::int64_t n : {1, 7, 15, 16}) check(block.columns(cells, 130 / n + 1, n, true));
+    }
 }
 
 // ---- The tests ------------------------------------------------------------------------------------------------------

@@ -149,6 +149,9 @@ TEST(Moments, NanStays) {
 TEST(Moments, InfinityLeavesNoVariance) {
     EXPECT_TRUE(std::isnan(pushed({infinity}).variance()));
     EXPECT_EQ(pushed({-infinity}).mean, -infinity);
+    EXPECT_EQ(pushed({1, infinity, 2}).mean, infinity);
+    EXPECT_EQ(pushed({infinity, infinity}).mean, infinity);
+    EXPECT_TRUE(std::isnan(pushed({infinity, infinity}).variance()));
     EXPECT_TRUE(std::isnan(pushed({1, infinity, 2}).variance()));
     EXPECT_TRUE(std::isnan(pushed({infinity, -infinity}).mean));
 }

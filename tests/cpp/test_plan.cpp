@@ -109,6 +109,18 @@ const Row table[] = {
      {1},
      "nest K8:900 R100:9\nreduce column block=1x100 blocks=1 chunks=1\n"
      "run whole_sets sets=1 elements=1 threads=1\n"},
+    {"few_columns_interleave",
+     {3001, 3},
+     c,
+     {0},
+     "nest R3001:3 K3:1\nreduce column interleave=16 block=1x187 blocks=1 chunks=1\n"
+     "run whole_sets sets=1 elements=1 threads=1\n"},
+    {"few_folded_columns_interleave",
+     {4, 14, 15, 2, 3},
+     c,
+     {1, 2, 4},
+     "nest K4:1260 R210:6 K2:3 R3:1\nreduce column fold=3 interleave=8 block=1x26 blocks=1 chunks=1\n"
+     "run whole_sets sets=1 elements=1 threads=1\n"},
     {"one_set",
      {70000},
      c,
@@ -134,6 +146,20 @@ TEST_P(PlanTable, ReductionIsTheSameForEveryNumberOfThreads) {
     const Nest nest = nest_of(geometry(row.shape, row.layout), row.reduce);
     const std::string expected = line(plan_of(nest, 1), "reduce");
     for (int threads : {2, 3, 8, 64}) EXPECT_EQ(line(plan_of(nest, threads), "reduce"), expected);
+}
+
+/// The statistics of a call are those of every other call on the same x.
+TEST_P(PlanTable, ReductionIsTheSameForEveryOutputAndParameter) {
+    const Row& row = GetParam();
+    const TensorView x = geometry(row.shape, row.layout);
+    const std::string expected = line(plan_of(nest_of(x, row.reduce), 1), "reduce");
+    for (const Layout& layout : layouts()) {
+        const TensorView y = geometry(row.shape, layout);
+        EXPECT_EQ(line(plan_of(nest_of(x, row.reduce, y), 1), "reduce"), expected) << layout.name;
+        for (int axis = 0; axis < x.rank; ++axis) {
+            EXPECT_EQ(line(plan_of(nest_of(x, row.reduce, y, {axis}), 1), "reduce"), expected) << layout.name << axis;
+        }
+    }
 }
 
 /// Those with a batch: a first axis that is kept.
@@ -182,8 +208,10 @@ TEST(Plan, GivenStatisticsOfFewSetsSplitThem) {
 // ---- Blocks of a set ------------------------------------------------------------------------------------------------
 
 /// Marks the elements (offsets of x from the set's start) of all blocks; every reduced element must be met once.
-void expect_blocks_partition(const Nest& nest) {
-    const Reduction reduction = detail::make_reduction(nest);
+void expect_blocks_partition(const Nest& whole) {
+    // Blocks are of x alone.
+    const Nest nest = detail::coalesce(whole, detail::operand_set(op_x, detail::op_cell));
+    const Reduction reduction = detail::make_reduction(whole);
     Nest reduced;  // the loops of one set, or of `fold` neighbouring columns of it
     const int loops = reduction.fold > 1 ? nest.depth - 1 : nest.depth;
     for (int i = 0; i < loops; ++i) {

@@ -144,6 +144,21 @@ TEST_P(PromiseOfBits, StatisticsAloneAreThoseOfNormalize) {
     }
 }
 
+TEST_P(PromiseOfBits, StatisticsAreTheSameForEveryLayoutOfTheOutput) {
+    const Work& work = GetParam();
+    Tensor<float> x = data_of(work);
+    Shape statistics = work.shape;
+    for (int axis : work.reduce) at(statistics, axis) = 1;
+    std::vector<double> expected;
+    for (const Layout& layout : {c, Layout{.name = "fortran", .order = Layout::Order::fortran}, strided}) {
+        Tensor<float> y(work.shape, layout);
+        Tensor<double> m2(statistics);
+        normalize(x.view(), {Axes(work.reduce)}, y.view(), {.moments = {{}, {}, m2.view()}, .num_threads = 2});
+        if (expected.empty()) expected = m2.values();
+        EXPECT_EQ(different_bits(m2.values(), expected), 0) << layout.name;
+    }
+}
+
 TEST(PromiseOfIsas, EveryInstructionSetButTheBaseline) {
     const std::vector<Isa> isas = isas_with_equal_bits();
     if (isas.size() < 2) GTEST_SKIP() << "one instruction set on this machine";

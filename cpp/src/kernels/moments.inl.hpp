@@ -139,13 +139,12 @@ inline void AddRows(const T* x, std::int64_t stride, std::int64_t columns, const
     if (j < columns) AddRowsOfPack<rows, false>(x + j, stride, columns - j, c + j, s1 + j, s2 + j);
 }
 
-/// Neighbouring sets are contiguous: each column sums its own rows in order, the vectors lie across the columns.
+/// Neighbouring sets are contiguous: each column sums its own rows in order, the vectors lie across the columns. A step
+/// takes eight rows, so that the sums are loaded and stored once for them.
 template <class T>
 void MomentsColumn(const MomentsArgs<T>& args) noexcept {
     // 512 columns keep the three arrays in 12 KB of L1 and read at least 2 KB of a row at a time.
     constexpr std::int64_t tile = 512;
-    // 8 rows a step: the sums are loaded and stored once for eight rows of x.
-    constexpr int step = 8;
     alignas(64) double c[tile], s1[tile], s2[tile];
     for (std::int64_t begin = 0; begin < args.cells; begin += tile) {
         const std::int64_t columns = args.cells - begin < tile ? args.cells - begin : tile;
@@ -163,9 +162,16 @@ void MomentsColumn(const MomentsArgs<T>& args) noexcept {
         }
         for (std::int64_t run = 0; run < args.runs; ++run) {
             const T* p = x + run * args.run_stride;
-            std::int64_t i = 0;
-            for (; i + step <= args.n; i += step) AddRows<step>(p + i * args.stride, args.stride, columns, c, s1, s2);
-            for (; i < args.n; ++i) AddRows<1>(p + i * args.stride, args.stride, columns, c, s1, s2);
+            std::int64_t left = args.n;
+            const auto add = [&](auto add_rows, std::int64_t rows) {
+                add_rows(p, args.stride, columns, c, s1, s2);
+                p += rows * args.stride;
+                left -= rows;
+            };
+            while (left >= 8) add(AddRows<8, T>, 8);
+            if (left >= 4) add(AddRows<4, T>, 4);
+            if (left >= 2) add(AddRows<2, T>, 2);
+            if (left >= 1) add(AddRows<1, T>, 1);
         }
         for (std::int64_t j = 0; j < columns; ++j) args.out[begin + j] = Finish(args, x + j, c[j], s1[j], s2[j]);
     }
