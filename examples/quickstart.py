@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anynorm
 import numpy as np
 from numpy.typing import NDArray
+
+import anynorm
 
 Array = NDArray[Any]
 

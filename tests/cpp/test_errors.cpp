@@ -79,9 +79,7 @@ const Row table[] = {
     {"axis_too_low", "layer_norm: expected axis from -3 to 2, got -4",
      [](Arrays& a) { layer_norm(a.x_view(), a.y_view(), {-4}); }},
     {"axis_twice", "normalize: expected each axis once, got axis 2 twice",
-     [](Arrays& a) {
-         normalize(a.x_view(), {{2, -1}}, a.y_view());
-     }},
+     [](Arrays& a) { normalize(a.x_view(), {{2, -1}}, a.y_view()); }},
     {"axis_of_rank_0", "rms_norm: expected no axis for an array of rank 0, got 0",
      [](Arrays& a) { rms_norm(view(a.x.data(), {}), view(a.y.data(), {}), {0}); }},
     {"channel_axis_too_high", "batch_norm: expected channel_axis from -3 to 2, got 7",
@@ -94,30 +92,20 @@ const Row table[] = {
     {"without_output", "normalize: expected output of dtype float32 or float64, got none",
      [](Arrays& a) { normalize(a.x_view(), {}, {}); }},
     {"output_of_other_shape", "layer_norm: expected output of shape (2, 6, 4), got (2, 4, 6)",
-     [](Arrays& a) {
-         layer_norm(a.x_view(), view(a.y.data(), {2, 4, 6}), {-1});
-     }},
+     [](Arrays& a) { layer_norm(a.x_view(), view(a.y.data(), {2, 4, 6}), {-1}); }},
     {"output_of_other_rank", "group_norm: expected output of shape (2, 6, 4), got (48,)",
      [](Arrays& a) { group_norm(a.x_view(), view(a.y.data(), {48}), 2); }},
     {"output_that_overlaps_itself",
      "normalize: expected output without elements that share memory, got strides that reach one element twice",
-     [](Arrays& a) {
-         normalize(a.x_view(), {}, view(a.y.data(), {2, 6, 4}, {0, 4, 1}));
-     }},
+     [](Arrays& a) { normalize(a.x_view(), {}, view(a.y.data(), {2, 6, 4}, {0, 4, 1})); }},
     {"output_of_sliding_windows",
      "normalize: expected output without elements that share memory, got strides that reach one element twice",
-     [](Arrays& a) {
-         normalize(a.x_view(), {}, view(a.y.data(), {2, 6, 4}, {24, 1, 1}));
-     }},
+     [](Arrays& a) { normalize(a.x_view(), {}, view(a.y.data(), {2, 6, 4}, {24, 1, 1})); }},
     {"output_overlaps_x", "normalize: expected output apart from x (or the same array), got arrays that share memory",
-     [](Arrays& a) {
-         normalize(a.x_view(), {}, view(a.x.data() + 1, {2, 6, 4}));
-     }},
+     [](Arrays& a) { normalize(a.x_view(), {}, view(a.x.data() + 1, {2, 6, 4})); }},
     {"output_is_x_reversed",
      "normalize: expected output apart from x (or the same array), got arrays that share memory",
-     [](Arrays& a) {
-         normalize(a.x_view(), {}, view(a.x.data() + 47, {2, 6, 4}, {-24, -4, -1}));
-     }},
+     [](Arrays& a) { normalize(a.x_view(), {}, view(a.x.data() + 47, {2, 6, 4}, {-24, -4, -1})); }},
     {"output_overlaps_weight", "normalize: expected output apart from weight, got arrays that share memory",
      [](Arrays& a) { normalize(a.x_view(), {}, a.y_view(), {.weight = view(a.y.data() + 47, {1})}); }},
     {"output_overlaps_bias", "layer_norm: expected output apart from bias, got arrays that share memory",
@@ -130,9 +118,7 @@ const Row table[] = {
     {"weight_that_does_not_broadcast", "normalize: expected weight of a shape that broadcasts to (2, 6, 4), got (6,)",
      [](Arrays& a) { normalize(a.x_view(), {}, a.y_view(), {.weight = a.of_channels(a.weight)}); }},
     {"bias_of_higher_rank", "normalize: expected bias of a shape that broadcasts to (2, 6, 4), got (1, 1, 1, 4)",
-     [](Arrays& a) {
-         normalize(a.x_view(), {}, a.y_view(), {.bias = view(a.bias.data(), {1, 1, 1, 4})});
-     }},
+     [](Arrays& a) { normalize(a.x_view(), {}, a.y_view(), {.bias = view(a.bias.data(), {1, 1, 1, 4})}); }},
     {"weight_of_unknown_dtype", "normalize: expected weight of dtype float32 or float64, got another",
      [](Arrays& a) {
          normalize(a.x_view(), {}, a.y_view(), {.weight = of_dtype(a.weight.data(), static_cast<DType>(9))});
@@ -140,15 +126,11 @@ const Row table[] = {
     {"batch_weight_of_other_length", "batch_norm: expected weight of shape (6,), got (4,)",
      [](Arrays& a) { batch_norm(a.x_view(), a.y_view(), {.weight = view(a.weight.data(), {4}), .training = true}); }},
     {"instance_bias_of_two_axes", "instance_norm: expected bias of shape (6,), got (6, 1)",
-     [](Arrays& a) {
-         instance_norm(a.x_view(), a.y_view(), {.bias = view(a.bias.data(), {6, 1})});
-     }},
+     [](Arrays& a) { instance_norm(a.x_view(), a.y_view(), {.bias = view(a.bias.data(), {6, 1})}); }},
     {"group_weight_of_groups", "group_norm: expected weight of shape (6,), got (2,)",
      [](Arrays& a) { group_norm(a.x_view(), a.y_view(), 2, {.weight = view(a.weight.data(), {2})}); }},
     {"layer_weight_of_other_shape", "layer_norm: expected weight of shape (6, 4), got (24,)",
-     [](Arrays& a) {
-         layer_norm(a.x_view(), a.y_view(), {2, 1}, {.weight = view(a.weight.data(), {24})});
-     }},
+     [](Arrays& a) { layer_norm(a.x_view(), a.y_view(), {2, 1}, {.weight = view(a.weight.data(), {24})}); }},
     {"rms_weight_of_other_length", "rms_norm: expected weight of shape (4,), got (3,)",
      [](Arrays& a) { rms_norm(a.x_view(), a.y_view(), {2}, {.weight = view(a.weight.data(), {3})}); }},
     // numbers
@@ -186,13 +168,9 @@ const Row table[] = {
      }},
     // returned moments
     {"moments_of_other_shape", "moments: expected moments.mean of shape (2, 6), got (6, 2)",
-     [](Arrays& a) {
-         moments(a.x_view(), {{2}}, {{}, view(a.mean.data(), {6, 2}), {}});
-     }},
+     [](Arrays& a) { moments(a.x_view(), {{2}}, {{}, view(a.mean.data(), {6, 2}), {}}); }},
     {"moments_with_axes_of_other_shape", "moments: expected moments.m2 of shape (2, 1, 4), got (2, 6, 4)",
-     [](Arrays& a) {
-         moments(a.x_view(), {{1}}, {{}, {}, view(a.m2.data(), {2, 6, 4})});
-     }},
+     [](Arrays& a) { moments(a.x_view(), {{1}}, {{}, {}, view(a.m2.data(), {2, 6, 4})}); }},
     {"moments_of_float32", "normalize: expected moments.count of dtype float64, got float32",
      [](Arrays& a) {
          normalize(a.x_view(), {{2}}, a.y_view(), {.moments = {view(a.f32_moments.data(), {2, 6}), {}, {}}});
@@ -204,13 +182,9 @@ const Row table[] = {
      }},
     {"moments_overlap_themselves",
      "moments: expected moments.m2 without elements that share memory, got strides that reach one element twice",
-     [](Arrays& a) {
-         moments(a.x_view(), {{2}}, {{}, {}, view(a.m2.data(), {2, 6}, {0, 1})});
-     }},
+     [](Arrays& a) { moments(a.x_view(), {{2}}, {{}, {}, view(a.m2.data(), {2, 6}, {0, 1})}); }},
     {"moments_overlap_x", "moments: expected moments.mean apart from x, got arrays that share memory",
-     [](Arrays& a) {
-         moments(view(a.mean.data(), {4, 6}), {{1}}, {{}, view(a.mean.data() + 20, {4}), {}});
-     }},
+     [](Arrays& a) { moments(view(a.mean.data(), {4, 6}), {{1}}, {{}, view(a.mean.data() + 20, {4}), {}}); }},
     {"moments_overlap_output", "normalize: expected moments.m2 apart from output, got arrays that share memory",
      [](Arrays& a) {
          normalize(view(a.x.data(), {4, 6}), {{1}}, view(a.m2.data(), {4, 6}),
@@ -247,13 +221,9 @@ const Row table[] = {
      "instance_norm: expected running_mean and running_var, whose statistics are used, got none",
      [](Arrays& a) { instance_norm(a.x_view(), a.y_view(), {.use_input_stats = false}); }},
     {"running_mean_only", "batch_norm: expected running mean and variance together, got the mean only",
-     [](Arrays& a) {
-         batch_norm(a.x_view(), a.y_view(), {.running = {a.of_channels(a.running_mean), {}}});
-     }},
+     [](Arrays& a) { batch_norm(a.x_view(), a.y_view(), {.running = {a.of_channels(a.running_mean), {}}}); }},
     {"running_var_only", "instance_norm: expected running mean and variance together, got the variance only",
-     [](Arrays& a) {
-         instance_norm(a.x_view(), a.y_view(), {.running = {{}, a.of_channels(a.running_var)}});
-     }},
+     [](Arrays& a) { instance_norm(a.x_view(), a.y_view(), {.running = {{}, a.of_channels(a.running_var)}}); }},
     {"running_of_other_length", "batch_norm: expected running_var of shape (6,), got (4,)",
      [](Arrays& a) {
          batch_norm(a.x_view(), a.y_view(),

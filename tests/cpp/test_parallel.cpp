@@ -109,7 +109,9 @@ TEST_P(Hook, RunsForEachPiece) {
 }
 
 TEST(HookReset, NullRestoresTheDefault) {
-    { const UseHook use(backwards_hook); }
+    {
+        const UseHook use(backwards_hook);
+    }
     normalized(rows, 1, 2);
     EXPECT_EQ(hook_calls, 0);
 }

@@ -121,6 +121,18 @@ const Row table[] = {
      {1, 2, 4},
      "nest K4:1260 R210:6 K2:3 R3:1\nreduce column fold=3 interleave=8 block=1x26 blocks=1 chunks=1\n"
      "run whole_sets sets=1 elements=1 threads=1\n"},
+    {"group_of_two_axes_folds",
+     {4, 196, 8, 2, 2},
+     c,
+     {1, 3, 4},
+     "nest K4:6272 R196:32 K8:4 R4:1\nreduce column fold=4 block=1x196 blocks=1 chunks=1\n"
+     "run whole_sets sets=1 elements=1 threads=1\n"},
+    {"few_columns_of_two_axes",
+     {3001, 4, 5},
+     c,
+     {0},
+     "nest R3001:20 K20:1\nreduce column interleave=4 block=1x750 blocks=1 chunks=1\n"
+     "run whole_sets sets=1 elements=1 threads=1\n"},
     {"one_set",
      {70000},
      c,

@@ -67,6 +67,12 @@ const Work works[] = {
      c,
      {1, 2, 4},
      [](const Plan& plan) { return plan.reduction.fold > 1 && plan.reduction.interleave > 1; }},
+    {"folded_groups_of_two_axes",
+     {3, 900, 6, 2, 2},
+     c,
+     {1, 3, 4},
+     [](const Plan& plan) { return plan.reduction.fold == 4; }},
+    {"few_columns_of_two_axes", {3001, 4, 5}, c, {0}, [](const Plan& plan) { return plan.reduction.interleave > 1; }},
     {"packed_rows", {20, 2000}, strided, {1}, [](const Plan& plan) { return plan.reduction.packed; }},
     {"packed_columns",
      {2000, 20},
@@ -150,7 +156,8 @@ TEST_P(PromiseOfBits, StatisticsAreTheSameForEveryLayoutOfTheOutput) {
     Shape statistics = work.shape;
     for (int axis : work.reduce) at(statistics, axis) = 1;
     std::vector<double> expected;
-    for (const Layout& layout : {c, Layout{.name = "fortran", .order = Layout::Order::fortran}, strided}) {
+    for (const Layout& layout :
+         {c, Layout{.name = "fortran", .order = Layout::Order::fortran}, Layout{.name = "padded", .gap = 5}}) {
         Tensor<float> y(work.shape, layout);
         Tensor<double> m2(statistics);
         normalize(x.view(), {Axes(work.reduce)}, y.view(), {.moments = {{}, {}, m2.view()}, .num_threads = 2});
