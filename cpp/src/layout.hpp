@@ -37,7 +37,7 @@ inline Elements elements_of(const TensorView& view) noexcept { return {view.data
 // The arrays of max_rank below are not initialized: a call on a short row spends its time here, and two loops of
 // sixteen are in use.
 
-/// Strides of one operand along the axes of x; 0 where it does not vary.
+/// Strides of one operand along the axes of x, 0 where it does not vary; whoever makes one sets all axes.
 struct AxisStrides {
     std::int64_t axis[max_rank];
 };

@@ -69,6 +69,12 @@ void copy_statistics(const TensorView& from, const TensorView& to, const TensorV
     });
 }
 
+void copy_given(const NormalizeOptions& options, const TensorView& x, AxisSet reduced) {
+    copy_statistics(options.given.count, options.moments.count, x, reduced);
+    copy_statistics(options.given.mean, options.moments.mean, x, reduced);
+    copy_statistics(options.given.m2, options.moments.m2, x, reduced);
+}
+
 }  // namespace
 
 void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options) {
@@ -78,13 +84,12 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     check_operands(caller, x, reduced, y, options);
     const kernels::KernelTable& table = active_kernels();
 
-    if (options.given.given() && options.moments.given()) {
-        copy_statistics(options.given.count, options.moments.count, x, reduced);
-        copy_statistics(options.given.mean, options.moments.mean, x, reduced);
-        copy_statistics(options.given.m2, options.moments.m2, x, reduced);
-    }
     if (x.size() == 0) {
-        if (!options.given.given()) store_empty_moments(options.moments);
+        if (options.given.given()) {
+            copy_given(options, x, reduced);
+        } else {
+            store_empty_moments(options.moments);
+        }
         return;
     }
     Call call;
@@ -108,6 +113,7 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     request.threads = options.num_threads > 0 ? options.num_threads : max_threads();
     request.statistics = call.has_statistics();
     run_plan(make_plan(make_nest(x, reduced, strides), request), call, table);
+    if (options.given.given()) copy_given(options, x, reduced);
 }
 
 }  // namespace anynorm::inline ANYNORM_ABI

@@ -168,8 +168,8 @@ double statistic(const TensorView& view, std::int64_t sample, std::int64_t chann
 
 /// Given moments that running statistics are to learn from have an unbiased variance.
 void check_trainable(const char* caller, const MomentsView& given, const TensorView& x, const Axes& kept,
-                     const Grouping& sets) {
-    detail::check_statistics(caller, given, x, detail::check_axes(caller, sets.reduce, x.rank));
+                     std::uint32_t reduced) {
+    detail::check_statistics(caller, given, x, reduced);
     const TensorView count = compact(given.count, kept, x.rank);
     for (std::int64_t i = 0; i < count.size(); ++i) {
         const std::int64_t channels = count.shape[count.rank - 1];
@@ -321,7 +321,9 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
 
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
-    if (options.given.given()) check_trainable(caller, options.given, x, kept, sets);
+    const std::uint32_t reduced = detail::check_axes(caller, sets.reduce, x.rank);
+    detail::check_moments_output(caller, options.moments, x, reduced);
+    if (options.given.given()) check_trainable(caller, options.given, x, kept, reduced);
     const BatchMoments batch(options.moments, x, kept);
     engine.moments = batch.views;
     normalize(x, sets, y, engine);

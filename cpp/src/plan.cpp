@@ -191,12 +191,13 @@ Plan::Plan(const Nest& of_nest) noexcept : nest(of_nest), reduction(make_reducti
 Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     Plan plan(nest);
     const std::int64_t elements = nest.size();
-    plan.threads = elements * request.element_bytes < serial_bytes ? 1 : std::max(1, request.threads);
+    const std::int64_t threads =
+        elements * request.element_bytes < serial_bytes ? 1 : std::max<std::int64_t>(1, request.threads);
 
     // Four pieces a thread even out what the cores do not share evenly.
     std::int64_t target = piece_bytes / request.element_bytes;
-    if (plan.threads > 1) {
-        target = std::clamp(elements / (4 * plan.threads), min_piece_bytes / request.element_bytes, target);
+    if (threads > 1) {
+        target = std::clamp(elements / (4 * threads), min_piece_bytes / request.element_bytes, target);
     }
     const bool column = plan.reduction.kernel == Reduction::Kernel::column;
     const int strip_loop = column ? plan.reduction.cells_loop : -1;
@@ -213,12 +214,17 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     if (request.statistics) {
         // A chunk is the smallest part of a set that can be summed on its own.
         const bool can_split = plan.reduction.chunks > 1 || request.apply;
-        const bool uneven = plan.sets.pieces < 4 * plan.threads && plan.sets.pieces % plan.threads != 0;
+        const bool uneven = plan.sets.pieces < 4 * threads && plan.sets.pieces % threads != 0;
         if (uneven && can_split) plan.mode = Plan::Mode::split_sets;
     } else if (few_cells) {
         plan.mode = Plan::Mode::split_sets;
     }
     plan.piece_columns = cells_of_largest_piece(nest, plan.sets) * columns;
+    // Every worker has scratch of its own: no more of them than there is work for.
+    const bool whole = plan.mode == Plan::Mode::whole_sets;
+    const std::int64_t work =
+        whole ? plan.sets.pieces : std::max(plan.sets.pieces * plan.reduction.chunks, plan.elements.pieces);
+    plan.threads = static_cast<int>(std::min(threads, work));
     if (plan.reduction.packed) plan.pack_elements = column ? pack_columns * column_block : row_block;
     return plan;
 }

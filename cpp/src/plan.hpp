@@ -13,8 +13,9 @@ namespace anynorm::detail {
 /// Columns are packed by the eight: 1024 rows of them fill 32 KB of float32.
 inline constexpr std::int64_t pack_columns = 8;
 
-/// How the moments of one set are summed. It depends on the reduced loops alone, never on the number of sets, threads
-/// or vector lanes, and that is why the result has the same bits for all of them:
+/// How the moments of one set are summed. It depends on where x keeps the elements of a set, never on threads, vector
+/// lanes or the other operands, and not on the number of sets unless samples are the fastest axis of few columns (see
+/// `interleave`). That is why the result has the same bits for all of them:
 ///
 ///     set = chunk 0 + chunk 1 + ...     chunk = block 0 + block 1 + ...     (Chan's merge, in this order)
 ///

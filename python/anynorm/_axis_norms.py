@@ -134,8 +134,9 @@ def normalize(
     Notes
     -----
     The variance is that of the population. Computed in float64 if `x` or the result is, else in float32 with float64
-    statistics; float32 results are within 2e-6 at any mean, and a set of equal elements gives exactly `bias`. Reads
-    `x` once for the statistics and once to write the result, without copies.
+    statistics; float32 results are within 2e-6 at any mean where they are below 10 before `weight` and `bias`, and a
+    set of equal elements gives exactly `bias` if `eps` is above 0. Reads `x` once for the statistics and once to write
+    the result, without copies.
 
     Examples
     --------

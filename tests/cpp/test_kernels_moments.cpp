@@ -11,6 +11,7 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "guarded.hpp"
@@ -78,12 +79,17 @@ Cell model_row(bool fused, const MomentsArgs<T>& args, std::int64_t cell) {
     return model_finish(static_cast<double>(args.runs * args.n), args.center, c, model_sum(s1), model_sum(s2));
 }
 
-/// Eight rows of a run are summed on their own first; of those left over four, two and one.
+/// Eight rows of a run are summed on their own first, of those left over four, two and one; and so are 16 such steps.
 template <class T>
 Cell model_column(bool fused, const MomentsArgs<T>& args, std::int64_t cell) {
     const T* x = args.x + cell;
     const double c = model_shift(args, x, false);
-    double s1 = 0, s2 = 0;
+    double s1 = 0, s2 = 0, total1 = 0, total2 = 0;
+    const auto flush = [&] {
+        total1 += std::exchange(s1, 0.0);
+        total2 += std::exchange(s2, 0.0);
+    };
+    int steps = 0;
     for (std::int64_t run = 0; run < args.runs; ++run) {
         for (std::int64_t begin = 0; begin < args.n;) {
             std::int64_t rows = 8;
@@ -97,9 +103,11 @@ Cell model_column(bool fused, const MomentsArgs<T>& args, std::int64_t cell) {
             }
             s1 += step1;
             s2 += step2;
+            if (++steps % 16 == 0) flush();
         }
     }
-    return model_finish(static_cast<double>(args.runs * args.n), args.center, c, s1, s2);
+    flush();
+    return model_finish(static_cast<double>(args.runs * args.n), args.center, c, total1, total2);
 }
 
 // ---- Cases ----------------------------------------------------------------------------------------------------------

@@ -201,7 +201,9 @@ TEST_P(PlanOfBatch, ReductionIsTheSameForEveryBatch) {
 
 TEST(Plan, SmallCallsAreSerial) {
     EXPECT_EQ(plan_of(nest_of(geometry({31, 1024}), {1}), 8).threads, 1);
-    EXPECT_EQ(plan_of(nest_of(geometry({32, 1024}), {1}), 8).threads, 8);
+    EXPECT_EQ(plan_of(nest_of(geometry({32, 1024}), {1}), 8).threads, 4);  // pieces of at least 32 KB
+    EXPECT_EQ(plan_of(nest_of(geometry({64, 1024}), {1}), 8).threads, 8);
+    EXPECT_LE(plan_of(nest_of(geometry({256, 768}), {1}), 2'000'000'000).threads, 256);
 }
 
 TEST(Plan, FewSetsAreSplit) {

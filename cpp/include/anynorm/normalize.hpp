@@ -29,7 +29,8 @@ struct NormalizeOptions {
 /// Normalizes every set of x into y.
 ///
 /// The mean is kept as a pair hi + lo in the compute type, so that float32 output is within 2e-6 of the exact value at
-/// any mean; a set of equal elements gives exactly `bias`. The compute type is float64 if x or y is, else float32.
+/// any mean, for |y| up to 10 before weight and bias (and to that many ulp beyond). With eps above 0 a set of equal
+/// elements gives exactly `bias`. The compute type is float64 if x or y is, else float32.
 ///
 /// @param x       float32 or float64, rank 0 to 16, any strides; read only.
 /// @param sets    which elements share statistics.

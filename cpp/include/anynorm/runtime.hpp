@@ -36,6 +36,7 @@ using ParallelFor = void (*)(std::int64_t count, int num_threads, void (*task)(v
                              void* state);
 
 /// Replaces OpenMP by the embedder's own thread pool; nullptr restores the default. The results do not depend on it.
+/// How many threads a call asks for stays its num_threads or, left out, max_threads(), which is 1 without OpenMP.
 void set_parallel_for(ParallelFor parallel_for) noexcept;
 
 /// "0.1.0".
