@@ -63,20 +63,30 @@ double model_shift(const MomentsArgs<T>& args, const T* x, bool as_lanes) {
     return static_cast<double>(static_cast<T>(first + sum / 16));
 }
 
-/// Lane i of 16 sums the elements i, i + 16, ... of every run.
+/// Lane i of 16 sums the elements i, i + 16, ... of every run; 32 packs are summed on their own first.
 template <class T>
 Cell model_row(bool fused, const MomentsArgs<T>& args, std::int64_t cell) {
     const T* x = args.x + cell * args.cell_stride;
     const double c = model_shift(args, x, args.n >= 16);
-    double s1[16] = {}, s2[16] = {};
+    double s1[16] = {}, s2[16] = {}, total1[16] = {}, total2[16] = {};
+    const auto flush = [&] {
+        for (int i = 0; i < 16; ++i) {
+            total1[i] += std::exchange(s1[i], 0.0);
+            total2[i] += std::exchange(s2[i], 0.0);
+        }
+    };
+    int packs = 0;
     for (std::int64_t run = 0; run < args.runs; ++run) {
         for (std::int64_t i = 0; i < args.n; ++i) {
             const double d = element_of(args, x, run * args.n + i) - c;
             s1[i % 16] += d;
             s2[i % 16] = mul_add(fused, d, d, s2[i % 16]);
+            const bool ends_pack = i % 16 == 15 || i == args.n - 1;
+            if (ends_pack && ++packs % 32 == 0) flush();
         }
     }
-    return model_finish(static_cast<double>(args.runs * args.n), args.center, c, model_sum(s1), model_sum(s2));
+    flush();
+    return model_finish(static_cast<double>(args.runs * args.n), args.center, c, model_sum(total1), model_sum(total2));
 }
 
 /// Eight rows of a run are summed on their own first, of those left over four, two and one; and so are 16 such steps.
