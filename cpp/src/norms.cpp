@@ -169,6 +169,7 @@ double statistic(const TensorView& view, std::int64_t sample, std::int64_t chann
 /// Given moments that running statistics are to learn from have an unbiased variance.
 void check_trainable(const char* caller, const MomentsView& given, const TensorView& x, const Axes& kept,
                      std::uint32_t reduced) {
+    if (!given.count.given()) return;  // normalize() refuses moments that are not complete
     detail::check_statistics(caller, given, x, reduced);
     const TensorView count = compact(given.count, kept, x.rank);
     for (std::int64_t i = 0; i < count.size(); ++i) {

@@ -273,6 +273,11 @@ const Row table[] = {
          batch_norm(a.x_view(), a.y_view(),
                     {.running = a.running(), .training = true, .moments = {{}, view(a.mean.data(), {2, 6, 4}), {}}});
      }},
+    {"running_with_given_in_part", "batch_norm: expected given moments with count, mean and m2, got some of them",
+     [](Arrays& a) {
+         batch_norm(a.x_view(), a.y_view(),
+                    {.running = a.running(), .training = true, .given = {{}, view(a.mean.data(), {6}), {}}});
+     }},
 };
 
 class Errors : public testing::TestWithParam<Row> {};
