@@ -18,20 +18,63 @@ namespace anynorm::inline ANYNORM_ABI {
 inline constexpr int max_rank = 16;
 
 /// Element types. `none` marks an operand that is left out.
-enum class DType : std::uint8_t { none, f32, f64 };
+enum class DType : std::uint8_t { none, f32, f64, f16, bf16 };
 
-constexpr std::size_t size_of(DType dtype) noexcept { return dtype == DType::f32 ? 4 : dtype == DType::f64 ? 8 : 0; }
+constexpr std::size_t size_of(DType dtype) noexcept {
+    switch (dtype) {
+        case DType::f16:
+        case DType::bf16:
+            return 2;
+        case DType::f32:
+            return 4;
+        case DType::f64:
+            return 8;
+        case DType::none:
+            break;
+    }
+    return 0;
+}
 
 constexpr const char* name(DType dtype) noexcept {
-    return dtype == DType::f32 ? "float32" : dtype == DType::f64 ? "float64" : "none";
+    switch (dtype) {
+        case DType::f16:
+            return "float16";
+        case DType::bf16:
+            return "bfloat16";
+        case DType::f32:
+            return "float32";
+        case DType::f64:
+            return "float64";
+        case DType::none:
+            break;
+    }
+    return "none";
 }
+
+/// IEEE 754 binary16, as storage: the bits of NumPy's float16, of _Float16 and of std::float16_t.
+struct Float16 {
+    std::uint16_t bits;
+};
+
+/// The upper half of a float32, as storage: the bits of ml_dtypes.bfloat16, torch.bfloat16 and std::bfloat16_t.
+struct BFloat16 {
+    std::uint16_t bits;
+};
 
 template <class T>
 constexpr DType dtype_of() noexcept {
     using Element = std::remove_cv_t<T>;
-    static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, double>,
-                  "anynorm: expected elements of type float or double");
-    return std::is_same_v<Element, float> ? DType::f32 : DType::f64;
+    if constexpr (std::is_same_v<Element, float>) {
+        return DType::f32;
+    } else if constexpr (std::is_same_v<Element, double>) {
+        return DType::f64;
+    } else if constexpr (std::is_same_v<Element, Float16>) {
+        return DType::f16;
+    } else {
+        static_assert(std::is_same_v<Element, BFloat16>,
+                      "anynorm: expected elements of type float, double, anynorm::Float16 or anynorm::BFloat16");
+        return DType::bf16;
+    }
 }
 
 /// A strided view of a dense array of rank 0 to 16.
