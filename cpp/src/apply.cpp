@@ -2,8 +2,6 @@
 #include "apply.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 namespace anynorm::detail {
 namespace {
@@ -13,31 +11,9 @@ using kernels::Kernels;
 
 // Eight buffers of 512 float64 are 32 KB: operands that a kernel cannot read in place pass through L1.
 constexpr std::int64_t tile = 512;
-// An inner loop below two packs is joined with its neighbours where x and y allow it.
+// An inner loop below two packs is joined with its neighbours where x and y allow it. Rows that share coefficients and
+// are written past the caches are joined up to a tile: the lines that two rows share would be read and written twice.
 constexpr std::int64_t join_below = 32;
-
-template <class To, class From>
-void copy_strided(To* to, std::int64_t to_stride, const From* from, std::int64_t from_stride, std::int64_t n) {
-    for (std::int64_t i = 0; i < n; ++i) to[i * to_stride] = static_cast<To>(from[i * from_stride]);
-}
-
-template <class C>
-void load(C* to, const Elements& from, std::int64_t offset, std::int64_t stride, std::int64_t n) {
-    if (from.dtype == DType::f32) {
-        copy_strided(to, 1, static_cast<const float*>(from.data) + offset, stride, n);
-    } else {
-        copy_strided(to, 1, static_cast<const double*>(from.data) + offset, stride, n);
-    }
-}
-
-template <class C>
-void store(const Elements& to, std::int64_t offset, std::int64_t stride, const C* from, std::int64_t n) {
-    if (to.dtype == DType::f32) {
-        copy_strided(static_cast<float*>(to.data) + offset, stride, from, 1, n);
-    } else {
-        copy_strided(static_cast<double*>(to.data) + offset, stride, from, 1, n);
-    }
-}
 
 /// The vectors' loop: the innermost loop of the nest, joined with its neighbours while it is short and x and y run on
 /// through them. Levels are counted from the inside.
@@ -107,31 +83,53 @@ struct Coefficient {
     bool direct;  ///< the kernel can read it in place
 };
 
-template <class C>
+template <class A>
 class Pass {
   public:
-    Pass(const Kernels<C>& kernels, const ApplyOperands& operands, const Nest& piece,
+    using C = kernels::Compute<A>;
+
+    Pass(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
          const Coefficients<C>& coefficients)
         : operands_(operands), nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias))) {
         choose_inner();
-        const Elements cells[] = {{coefficients.mean, dtype_of<C>()},
-                                  {coefficients.mean_lo, dtype_of<C>()},
-                                  {coefficients.rstd, dtype_of<C>()}};
+        const Elements cells[] = {{coefficients.mean, stored_as<C>()},
+                                  {coefficients.mean_lo, stored_as<C>()},
+                                  {coefficients.rstd, stored_as<C>()}};
         for (int i = 0; i < 3; ++i) coefficients_[i] = coefficient(cells[i], op_cell);
         coefficients_[3] = coefficient(operands.weight, op_weight);
         coefficients_[4] = coefficient(operands.bias, op_bias);
         const bool x_unit = inner_.total == 1 || x_step_ == 1, y_unit = inner_.total == 1 || y_step_ == 1;
-        x_direct_ = operands.x.dtype == dtype_of<C>() && x_unit;
-        y_direct_ = operands.y.dtype == dtype_of<C>() && y_unit;
+        x_direct_ = operands.x.dtype == stored_as<A>() && x_unit;
+        y_direct_ = operands.y.dtype == stored_as<A>() && y_unit;
         affine_ = kernels.affine[kernels::affine_index(coefficients_[0].varies, coefficients_[3].varies,
                                                        coefficients_[4].varies)];
+        all_direct_ = repeats_ = x_direct_ && y_direct_;
+        for (const Coefficient& c : coefficients_) {
+            all_direct_ = all_direct_ && c.direct;
+            repeats_ = repeats_ && (!c.varies || c.along.repeats(inner_));
+        }
     }
 
     void run() {
-        walk(nest_, outside_, [&](const std::int64_t* offset) { run_rectangle(offset); });
+        walk(nest_, outside_, [&](const std::int64_t* offset) {
+            if (all_direct_) {
+                prepare_all(offset, 0, 0, inner_.total);
+                run_kernel(offset, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, 0, inner_.total);
+            } else if (repeats_) {
+                for (std::int64_t row = 0; row < rows_.n; ++row) run_repeating(offset, row);
+            } else {
+                run_tiles(offset);
+            }
+        });
     }
 
   private:
+    /// What the kernel takes for rows: those of the nest, or stretches of one of them.
+    struct Rows {
+        std::int64_t first, count, x_stride, y_stride;
+        std::int64_t coefficients;  ///< 1 where the rows are those of the nest, which coefficients have strides for
+    };
+
     /// Splits the nest into an inner loop for the vectors, a loop of rows for the kernel, and the loops outside.
     void choose_inner() {
         outside_ = nest_.depth;
@@ -141,8 +139,10 @@ class Pass {
             x_step_ = loop.stride[op_x];
             y_step_ = loop.stride[op_y];
         }
-        for (; outside_ > 0 && inner_.total < join_below; --outside_) {
+        for (; outside_ > 0; --outside_) {
             const Loop& next = nest_.loops[outside_ - 1];
+            const bool shares = next.stride[op_cell] == 0 && next.stride[op_weight] == 0 && next.stride[op_bias] == 0;
+            if (inner_.total >= (operands_.stream && shares ? tile : join_below)) break;
             if (next.stride[op_x] != inner_.total * x_step_ || next.stride[op_y] != inner_.total * y_step_) break;
             inner_.join(next);
         }
@@ -156,19 +156,25 @@ class Pass {
             along.stride[level] = nest_.loops[first_inner_ + inner_.levels - 1 - level].stride[operand];
         }
         const bool varies = !along.constant(inner_);
-        const bool direct = elements.dtype == dtype_of<C>() && (!varies || along.contiguous(inner_));
+        const bool direct = elements.dtype == stored_as<C>() && (!varies || along.contiguous(inner_));
         return {elements, operand, along, rows_.stride[operand], varies, direct};
     }
 
-    /// rows_.n rows of inner_.total elements; tiled along n where something must be packed.
-    void run_rectangle(const std::int64_t* offset) {
-        bool in_place = x_direct_ && y_direct_, all_rows = in_place;
-        for (const Coefficient& c : coefficients_) {
-            in_place = in_place && c.direct;
-            all_rows = all_rows && (c.direct || c.row_stride == 0);
-        }
+    /// One row of the nest along which everything comes back after a period: whole periods fill a tile, packed once.
+    void run_repeating(const std::int64_t* offset, std::int64_t row) {
+        const std::int64_t step = std::min(tile / inner_.period * inner_.period, inner_.total);
+        const std::int64_t count = inner_.total / step, rest = inner_.total - count * step;
+        prepare_all(offset, row, 0, step);
+        run_kernel(offset, {row, count, step, step, 0}, 0, step);
+        if (rest > 0) run_kernel(offset, {row, 1, 0, 0, 0}, count * step, rest);
+    }
+
+    /// rows_.n rows of inner_.total elements, tiled along them.
+    void run_tiles(const std::int64_t* offset) {
+        bool all_rows = x_direct_ && y_direct_;
+        for (const Coefficient& c : coefficients_) all_rows = all_rows && (c.direct || c.row_stride == 0);
         // Tiles are whole periods, so that what repeats with the period is packed once for all of them.
-        const std::int64_t step = in_place ? inner_.total : tile / inner_.period * inner_.period;
+        const std::int64_t step = tile / inner_.period * inner_.period;
         for (std::int64_t first = 0; first < inner_.total; first += step) {
             const std::int64_t n = std::min(step, inner_.total - first);
             for (int i = 0; i < 5; ++i) {
@@ -177,14 +183,14 @@ class Pass {
                 if (first == 0 || !keeps) prepare(i, offset, 0, first, n);
             }
             if (all_rows) {
-                run_rows(offset, 0, rows_.n, first, n);
+                run_kernel(offset, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, first, n);
                 continue;
             }
             for (std::int64_t row = 0; row < rows_.n; ++row) {
                 for (int i = 0; i < 5 && row > 0; ++i) {
                     if (coefficients_[i].direct || coefficients_[i].row_stride != 0) prepare(i, offset, row, first, n);
                 }
-                run_rows(offset, row, 1, first, n);
+                run_kernel(offset, {row, 1, 0, 0, 0}, first, n);
             }
         }
     }
@@ -201,29 +207,34 @@ class Pass {
         }
     }
 
-    void run_rows(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t n) {
-        const std::int64_t x = offset[op_x] + row * rows_.stride[op_x] + first * x_step_;
-        const std::int64_t y = offset[op_y] + row * rows_.stride[op_y] + first * y_step_;
-        AffineArgs<C> args{};
-        args.rows = rows;
+    void prepare_all(const std::int64_t* offset, std::int64_t row, std::int64_t first, std::int64_t n) {
+        for (int i = 0; i < 5; ++i) prepare(i, offset, row, first, n);
+    }
+
+    void run_kernel(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
+        const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
+        const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
+        AffineArgs<A> args{};
+        args.rows = rows.count;
         args.n = n;
         if (x_direct_) {
-            args.x = static_cast<const C*>(operands_.x.data) + x;
+            args.x = static_cast<const A*>(operands_.x.data) + x;
         } else {
             load(packed_x_, operands_.x, x, x_step_, n);
             args.x = packed_x_;
         }
-        args.y = y_direct_ ? static_cast<C*>(operands_.y.data) + y : packed_y_;
-        args.x_row = rows_.stride[op_x];
-        args.y_row = rows_.stride[op_y];
+        args.y = y_direct_ ? static_cast<A*>(operands_.y.data) + y : packed_y_;
+        args.x_row = rows.x_stride;
+        args.y_row = rows.y_stride;
         args.mean = pointer_[0];
         args.mean_lo = pointer_[1];
         args.rstd = pointer_[2];
         args.weight = pointer_[3];
         args.bias = pointer_[4];
-        args.stat_row = coefficients_[0].row_stride;
-        args.weight_row = coefficients_[3].row_stride;
-        args.bias_row = coefficients_[4].row_stride;
+        args.stat_row = rows.coefficients * coefficients_[0].row_stride;
+        args.weight_row = rows.coefficients * coefficients_[3].row_stride;
+        args.bias_row = rows.coefficients * coefficients_[4].row_stride;
+        args.stream = operands_.stream && y_direct_;
         affine_(args);
         if (!y_direct_) store(operands_.y, y, y_step_, packed_y_, n);
     }
@@ -237,33 +248,28 @@ class Pass {
     Coefficient coefficients_[5];
     const C* pointer_[5];
     bool x_direct_, y_direct_;
-    void (*affine_)(const AffineArgs<C>&) noexcept;
-    C packed_[5][tile], packed_x_[tile], packed_y_[tile];
+    bool all_direct_;  ///< the kernel reads and writes everything in place
+    bool repeats_;     ///< so it does but for coefficients that come back after a period
+    void (*affine_)(const AffineArgs<A>&) noexcept;
+    alignas(64) C packed_[5][tile];
+    alignas(64) A packed_x_[tile], packed_y_[tile];
 };
 
 }  // namespace
 
-template <class C>
-void make_coefficients(const Cell* cells, std::int64_t count, double eps, const Coefficients<C>& out) noexcept {
-    for (std::int64_t i = 0; i < count; ++i) {
-        const Cell& cell = cells[i];
-        out.mean[i] = static_cast<C>(cell.mean);
-        out.mean_lo[i] = static_cast<C>((cell.mean - static_cast<double>(out.mean[i])) + cell.mean_lo);
-        out.rstd[i] = static_cast<C>(1 / std::sqrt(cell.m2 / cell.count + eps));
-    }
+template <class A>
+void apply_piece(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
+                 const Coefficients<kernels::Compute<A>>& coefficients) noexcept {
+    Pass<A>(kernels, operands, piece, coefficients).run();
 }
 
-template <class C>
-void apply_piece(const Kernels<C>& kernels, const ApplyOperands& operands, const Nest& piece,
-                 const Coefficients<C>& coefficients) noexcept {
-    Pass<C>(kernels, operands, piece, coefficients).run();
-}
-
-#define ANYNORM_INSTANTIATE(C)                                                                              \
-    template void make_coefficients<C>(const Cell*, std::int64_t, double, const Coefficients<C>&) noexcept; \
-    template void apply_piece<C>(const Kernels<C>&, const ApplyOperands&, const Nest&, const Coefficients<C>&) noexcept;
+#define ANYNORM_INSTANTIATE(A)                                                         \
+    template void apply_piece<A>(const Kernels<A>&, const ApplyOperands&, const Nest&, \
+                                 const Coefficients<kernels::Compute<A>>&) noexcept;
 ANYNORM_INSTANTIATE(float)
 ANYNORM_INSTANTIATE(double)
+ANYNORM_INSTANTIATE(kernels::F16)
+ANYNORM_INSTANTIATE(kernels::BF16)
 #undef ANYNORM_INSTANTIATE
 
 }  // namespace anynorm::detail

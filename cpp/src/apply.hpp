@@ -4,13 +4,12 @@
 
 #include <cstdint>
 
-#include "anynorm/tensor_view.hpp"
-#include "cell.hpp"
+#include "elements.hpp"
 #include "layout.hpp"
 
 namespace anynorm::detail {
 
-/// Mean (as a pair) and rstd of every cell in the compute type C: float64 if x or y is, else float32.
+/// Mean (as a pair) and rstd of every cell in the compute type.
 template <class C>
 struct Coefficients {
     C *mean, *mean_lo, *rstd;
@@ -18,14 +17,13 @@ struct Coefficients {
 
 struct ApplyOperands {
     Elements x, y, weight, bias;  ///< weight and bias always given: a one and a zero of stride 0 stand in
+    bool stream = false;          ///< write y past the caches
 };
 
-template <class C>
-void make_coefficients(const Cell* cells, std::int64_t count, double eps, const Coefficients<C>& out) noexcept;
-
-/// Walks the piece with x, y, the cells (as numbered by its op_cell strides) and the parameters.
-template <class C>
-void apply_piece(const kernels::Kernels<C>& kernels, const ApplyOperands& operands, const Nest& piece,
-                 const Coefficients<C>& coefficients) noexcept;
+/// Walks the piece with x, y, the cells (as numbered by its op_cell strides) and the parameters. A is the type of both
+/// x and y, or else float or double to compute in.
+template <class A>
+void apply_piece(const kernels::Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
+                 const Coefficients<kernels::Compute<A>>& coefficients) noexcept;
 
 }  // namespace anynorm::detail

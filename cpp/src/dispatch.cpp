@@ -13,8 +13,8 @@ constexpr int isa_count = 4;
 
 #if defined(ANYNORM_HAVE_AVX2) || defined(ANYNORM_HAVE_AVX512)
 bool cpu_has_avx2() noexcept {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 #endif
 

@@ -24,16 +24,6 @@ inline constexpr OperandSet all_operands = (1u << operand_count) - 1;
 /// A set of axes of x, one bit each.
 using AxisSet = std::uint32_t;
 
-/// Where an operand's elements are; its strides are in a nest.
-struct Elements {
-    void* data = nullptr;
-    DType dtype = DType::none;
-
-    bool given() const noexcept { return dtype != DType::none; }
-};
-
-inline Elements elements_of(const TensorView& view) noexcept { return {view.data, view.dtype}; }
-
 // The arrays of max_rank below are not initialized: a call on a short row spends its time here, and two loops of
 // sixteen are in use.
 

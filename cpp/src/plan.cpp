@@ -21,10 +21,16 @@ constexpr std::int64_t pack_stride = 8;
 constexpr std::int64_t max_chunks = 256;
 // A piece of 256 KB leaves half of a 512 KB L2 for y and the coefficients.
 constexpr std::int64_t piece_bytes = 256 * 1024;
+// Sets in many places are walked faster side by side, in longer stretches of memory, though L2 cannot hold so many:
+// the last cache still gives them back at several times the speed of memory.
+constexpr std::int64_t wide_piece_bytes = 4 * 1024 * 1024;
 constexpr std::int64_t min_piece_bytes = 32 * 1024;
 constexpr std::int64_t max_piece_cells = 1024;
-// Strips of fewer columns read less than 512 bytes of a row at a time.
+// A row is written while the next is read: a piece of fewer rows would wait for its first and its last.
+constexpr std::int64_t rows_of_piece = 8;
+// Strips of fewer columns read less than 512 bytes of a row at a time: good enough within L2, not from memory.
 constexpr std::int64_t min_strip = 128;
+constexpr std::int64_t min_strip_from_memory = 1024;
 // Below 128 KB of x the fork and join cost more than a second thread gains.
 constexpr std::int64_t serial_bytes = 128 * 1024;
 
@@ -160,6 +166,20 @@ Cut make_cut(const Nest& nest, bool kept_only, std::int64_t target, std::int64_t
     return cut;
 }
 
+std::int64_t piece_elements(const PlanRequest& request, std::int64_t threads, std::int64_t elements) {
+    const std::int64_t target = piece_bytes / request.element_bytes;
+    if (threads == 1) return target;
+    return std::clamp(elements / (4 * threads), min_piece_bytes / request.element_bytes, target);
+}
+
+bool sets_are_rows(const Nest& nest, const Reduction& reduction) {
+    if (nest.depth == 0 || reduction.kernel != Reduction::Kernel::row || reduction.packed) return false;
+    for (int i = 0; i < nest.depth; ++i) {
+        if (nest.loops[i].reduced != (i == nest.depth - 1)) return false;
+    }
+    return true;
+}
+
 std::int64_t cells_of_largest_piece(const Nest& nest, const Cut& cut) {
     std::int64_t cells = cut.loop < 0 || nest.loops[cut.loop].reduced ? 1 : cut.length;
     for (int i = cut.loop + 1; i < nest.depth; ++i) cells *= nest.loops[i].reduced ? 1 : nest.loops[i].n;
@@ -190,42 +210,50 @@ Plan::Plan(const Nest& of_nest) noexcept : nest(of_nest), reduction(make_reducti
 
 Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     Plan plan(nest);
+    const Reduction& reduction = plan.reduction;
     const std::int64_t elements = nest.size();
     const std::int64_t threads =
         elements * request.element_bytes < serial_bytes ? 1 : std::max<std::int64_t>(1, request.threads);
+    const bool column = reduction.kernel == Reduction::Kernel::column;
+    plan.rows = sets_are_rows(nest, reduction);
 
     // Four pieces a thread even out what the cores do not share evenly.
-    std::int64_t target = piece_bytes / request.element_bytes;
+    const bool wide = !plan.rows && !reduction.one_column && reduction.cells_inside && nest.loops[0].reduced;
+    std::int64_t target = (wide ? wide_piece_bytes : piece_bytes) / request.element_bytes;
+    if (plan.rows) target = std::max(target, rows_of_piece * reduction.n);
     if (threads > 1) {
-        target = std::clamp(elements / (4 * threads), min_piece_bytes / request.element_bytes, target);
+        target = std::min(target, std::max(elements / (4 * threads), min_piece_bytes / request.element_bytes));
     }
-    const bool column = plan.reduction.kernel == Reduction::Kernel::column;
-    const int strip_loop = column ? plan.reduction.cells_loop : -1;
-    const std::int64_t columns = plan.reduction.columns_per_set();
+    const int strip_loop = column ? reduction.cells_loop : -1;
+    const std::int64_t columns = reduction.columns_per_set();
+    const std::int64_t strip = reduction.chunks > 1 ? min_strip_from_memory : min_strip;
     // Rows that the kernel sees as one must stay whole.
     const std::int64_t min_length =
-        plan.reduction.interleave > 1 ? nest.loops[strip_loop].n : ceil_div(min_strip, plan.reduction.fold);
+        reduction.interleave > 1 ? nest.loops[strip_loop].n : ceil_div(strip, reduction.fold);
     plan.sets = make_cut(nest, true, target, max_piece_cells / columns, strip_loop, min_length);
-    plan.elements = make_cut(nest, false, target, 0, -1, 1);
+    plan.elements = make_cut(nest, false, piece_elements(request, threads, elements), 0, -1, 1);
+    plan.piece_columns = cells_of_largest_piece(nest, plan.sets) * columns;
 
     // Given statistics need no piece to be whole, so y is written in the order of memory while the coefficients of
     // all sets stay below 1 % of x.
     const bool few_cells = nest.cells() <= std::max<std::int64_t>(max_piece_cells, elements / 1024);
     if (request.statistics) {
         // A chunk is the smallest part of a set that can be summed on its own.
-        const bool can_split = plan.reduction.chunks > 1 || request.apply;
+        const bool can_split = reduction.chunks > 1 || request.apply;
         const bool uneven = plan.sets.pieces < 4 * threads && plan.sets.pieces % threads != 0;
-        if (uneven && can_split) plan.mode = Plan::Mode::split_sets;
+        // What no cache gives back is better read twice in the order of memory.
+        const bool from_memory =
+            request.apply && column && elements / plan.sets.pieces * request.element_bytes > wide_piece_bytes;
+        if ((uneven || from_memory) && can_split) plan.mode = Plan::Mode::split_sets;
     } else if (few_cells) {
         plan.mode = Plan::Mode::split_sets;
     }
-    plan.piece_columns = cells_of_largest_piece(nest, plan.sets) * columns;
     // Every worker has scratch of its own: no more of them than there is work for.
     const bool whole = plan.mode == Plan::Mode::whole_sets;
     const std::int64_t work =
-        whole ? plan.sets.pieces : std::max(plan.sets.pieces * plan.reduction.chunks, plan.elements.pieces);
+        whole ? plan.sets.pieces : std::max(plan.sets.pieces * reduction.chunks, plan.elements.pieces);
     plan.threads = static_cast<int>(std::min(threads, work));
-    if (plan.reduction.packed) plan.pack_elements = column ? pack_columns * column_block : row_block;
+    if (reduction.packed) plan.pack_elements = column ? pack_columns * column_block : row_block;
     return plan;
 }
 

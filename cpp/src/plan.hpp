@@ -80,6 +80,13 @@ struct Plan {
     std::int64_t piece_columns = 1;
     /// Elements of the buffer for packed blocks; 0 where there is none.
     std::int64_t pack_elements = 0;
+    /// Every set is one row in memory: the innermost loop of the nest, with stride 1.
+    bool rows = false;
+
+    /// Whether blocks are summed beside the cells that they are merged into.
+    bool needs_block() const noexcept {
+        return (reduction.blocks > 1 && reduction.chunk_blocks > 1) || reduction.tail_n > 0;
+    }
 };
 
 struct PlanRequest {

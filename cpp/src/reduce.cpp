@@ -126,6 +126,8 @@ void reduce_sets(const Kernels<T>& kernels, const T* x, const Plan& plan, const 
                                  const ReduceScratch&) noexcept;
 ANYNORM_INSTANTIATE(float)
 ANYNORM_INSTANTIATE(double)
+ANYNORM_INSTANTIATE(kernels::F16)
+ANYNORM_INSTANTIATE(kernels::BF16)
 #undef ANYNORM_INSTANTIATE
 
 }  // namespace anynorm::detail

@@ -4,7 +4,8 @@
 
 #include <cstdint>
 
-#include "cell.hpp"
+#include "kernels/kernel_table.hpp"
+#include "merge.hpp"
 #include "plan.hpp"
 
 namespace anynorm::detail {

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "schedule.hpp"
 
-#include <algorithm>
+#include <cstddef>
+#include <type_traits>
 
 #include "apply.hpp"
 #include "parallel.hpp"
+#include "parameters.hpp"
 #include "reduce.hpp"
+#include "rows.hpp"
 #include "scratch.hpp"
 
 namespace anynorm::detail {
 namespace {
-
-double element_at(const Elements& elements, std::int64_t offset) {
-    return elements.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(elements.data)[offset])
-                                        : static_cast<const double*>(elements.data)[offset];
-}
 
 void store_at(const Elements& elements, std::int64_t offset, double value) {
     if (elements.given()) static_cast<double*>(elements.data)[offset] = value;
@@ -41,91 +39,56 @@ void store_moments(const Call& call, const Nest& piece, const Cell* cells) {
     });
 }
 
-/// One call with its types bound: T is x's, C the compute type.
-template <class T, class C>
+/// One call with its types bound: X is x's; A that of both x and y, or else the type to compute in.
+template <class X, class A>
 class Run {
   public:
-    Run(const Plan& plan, const Call& call, const kernels::KernelTable& table)
+    using C = kernels::Compute<A>;
+
+    Run(Plan& plan, const Call& call, const kernels::KernelTable& table)
         : plan_(plan),
           call_(call),
-          reduce_kernels_(kernels_for<T>(table)),
-          apply_kernels_(kernels_for<C>(table)),
-          operands_{
-              {call.x.data, call.x.dtype}, {call.y.data, call.y.dtype}, {&one_, DType::f64}, {&zero_, DType::f64}} {
-        if constexpr (sizeof(C) == sizeof(float)) {
-            operands_.weight = {&one_f32_, DType::f32};
-            operands_.bias = {&zero_f32_, DType::f32};
-        }
-        if (call.weight.given()) operands_.weight = {call.weight.data, call.weight.dtype};
-        if (call.bias.given()) operands_.bias = {call.bias.data, call.bias.dtype};
+          reduce_kernels_(kernels_for<X>(table)),
+          apply_kernels_(kernels_for<A>(table)),
+          operands_{call.x, call.y, {&one_, stored_as<C>()}, {&zero_, stored_as<C>()}, streams()} {
+        if (call.weight.given()) operands_.weight = call.weight;
+        if (call.bias.given()) operands_.bias = call.bias;
+        gathers_weight_ = wants_gathering(plan.nest, op_weight, call.weight, stored_as<C>());
+        gathers_bias_ = wants_gathering(plan.nest, op_bias, call.bias, stored_as<C>());
     }
 
-    void whole_sets() {
-        const std::size_t bytes = worker_bytes();
-        Scratch scratch(bytes * static_cast<std::size_t>(plan_.threads));
-        for_each_piece(plan_.sets.pieces, plan_.threads, [&](int worker, std::int64_t index) {
-            Worker memory(plan_, scratch.data() + bytes * static_cast<std::size_t>(worker));
-            Nest piece = piece_of(plan_.nest, plan_.sets, index);
-            if (call_.has_statistics()) {
-                reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, memory.cells, memory.reduce);
-            } else {
-                load_given(call_, piece, memory.cells);
-            }
-            store_moments(call_, piece, memory.cells);
-            if (!call_.has_apply()) return;
-            number_cells(piece);
-            make_coefficients(memory.cells, piece.cells(), call_.eps, memory.coefficients);
-            apply_piece(apply_kernels_, operands_, piece, memory.coefficients);
-        });
-    }
-
-    void split_sets() {
-        const std::int64_t sets = plan_.nest.cells();
-        const std::int64_t chunks = call_.has_statistics() ? plan_.reduction.chunks : 1;
-        const std::size_t bytes = worker_bytes();
+    void run() {
         Carver sizes(nullptr);
-        sizes.take<Cell>(sets * chunks);
-        take_coefficients(sizes, sets);
-        Scratch scratch(sizes.used() + bytes * static_cast<std::size_t>(plan_.threads));
+        take_shared(sizes);
+        const std::size_t worker_bytes = Worker(*this, nullptr).carver.used();
+        Scratch scratch(sizes.used() + worker_bytes * static_cast<std::size_t>(plan_.threads));
         Carver carver(scratch.data());
-        Cell* const cells = carver.take<Cell>(sets * chunks);
-        const Coefficients<C> coefficients = take_coefficients(carver, sets);
-        std::byte* const worker_memory = scratch.data() + carver.used();
+        take_shared(carver);
+        workers_ = scratch.data() + carver.used();
+        worker_bytes_ = worker_bytes;
 
-        if (call_.has_statistics()) {
-            const std::int64_t pieces = plan_.sets.pieces;
-            for_each_piece(pieces * chunks, plan_.threads, [&](int worker, std::int64_t index) {
-                Worker memory(plan_, worker_memory + bytes * static_cast<std::size_t>(worker));
-                const std::int64_t chunk = index / pieces;
-                const Nest piece = piece_of(plan_.nest, plan_.sets, index % pieces);
-                reduce_chunk(reduce_kernels_, x(), plan_, piece, call_.center, chunk, memory.cells, memory.reduce);
-                const Nest kept = kept_loops(piece);
-                const Cell* cell = memory.cells;
-                walk(kept, kept.depth,
-                     [&](const std::int64_t* offset) { cells[chunk * sets + offset[op_cell]] = *cell++; });
-            });
-            for (std::int64_t chunk = 1; chunk < chunks; ++chunk) merge(cells, cells + chunk * sets, sets);
+        if (gathers_weight_) gather(op_weight, operands_.weight, weight_);
+        if (gathers_bias_) gather(op_bias, operands_.bias, bias_);
+        if (plan_.mode == Plan::Mode::split_sets) {
+            split_sets();
+        } else if (is_rows()) {
+            rows();
         } else {
-            load_given(call_, plan_.nest, cells);
+            whole_sets();
         }
-        store_moments(call_, plan_.nest, cells);
-        if (!call_.has_apply()) return;
-        make_coefficients(cells, sets, call_.eps, coefficients);
-        for_each_piece(plan_.elements.pieces, plan_.threads, [&](int, std::int64_t index) {
-            apply_piece(apply_kernels_, operands_, piece_of(plan_.nest, plan_.elements, index), coefficients);
-        });
     }
 
   private:
     /// The arrays of one worker.
     struct Worker {
-        Worker(const Plan& plan, std::byte* base) : carver(base) {
+        Worker(const Run& run, std::byte* base) : carver(base) {
+            const Plan& plan = run.plan_;
+            const bool split = plan.mode == Plan::Mode::split_sets;
             cells = carver.take<Cell>(plan.piece_columns);
-            reduce.chunk = carver.take<Cell>(plan.reduction.chunks > 1 ? plan.piece_columns : 0);
-            reduce.block =
-                carver.take<Cell>(plan.reduction.blocks > 1 || plan.reduction.tail_n > 0 ? plan.piece_columns : 0);
-            reduce.pack = carver.take<T>(plan.pack_elements);
-            coefficients = take_coefficients(carver, plan.piece_columns);
+            reduce.chunk = carver.take<Cell>(!split && plan.reduction.chunks > 1 ? plan.piece_columns : 0);
+            reduce.block = carver.take<Cell>(plan.needs_block() ? plan.piece_columns : 0);
+            reduce.pack = carver.take<X>(plan.pack_elements);
+            coefficients = take_coefficients(carver, split ? 0 : plan.piece_columns);
         }
 
         Carver carver;
@@ -142,39 +105,133 @@ class Run {
         return result;
     }
 
-    std::size_t worker_bytes() const { return Worker(plan_, nullptr).carver.used(); }
-    const T* x() const { return static_cast<const T*>(call_.x.data); }
+    /// The arrays that all workers share.
+    void take_shared(Carver& carver) {
+        weight_ = carver.take<C>(gathers_weight_ ? parameter_size(plan_.nest, op_weight) : 0);
+        bias_ = carver.take<C>(gathers_bias_ ? parameter_size(plan_.nest, op_bias) : 0);
+        if (plan_.mode != Plan::Mode::split_sets) return;
+        const std::int64_t sets = plan_.nest.cells();
+        cells_ = carver.take<Cell>(sets * chunks());
+        coefficients_ = take_coefficients(carver, call_.has_apply() ? sets : 0);
+    }
 
-    const Plan& plan_;
+    void gather(Operand operand, Elements& elements, C* to) {
+        gather_parameter(plan_.nest, operand, elements, to);
+        elements = {to, stored_as<C>()};
+    }
+
+    Worker worker(int index) const { return Worker(*this, workers_ + worker_bytes_ * static_cast<std::size_t>(index)); }
+    std::int64_t chunks() const { return call_.has_statistics() ? plan_.reduction.chunks : 1; }
+
+    // From 4 MB on nobody finds y in a cache before it is driven out, and a line that is written past the caches need
+    // not be read first. In place the line is there already.
+    bool streams() const {
+        constexpr std::int64_t stream_bytes = std::int64_t{4} << 20;
+        return call_.has_apply() && call_.x.data != call_.y.data &&
+               plan_.nest.size() * static_cast<std::int64_t>(size_of(call_.y.dtype)) >= stream_bytes;
+    }
+
+    /// Whether every set is a row of x and of y that the kernel can take as it lies.
+    bool is_rows() const {
+        if (!std::is_same_v<X, A> || !plan_.rows || !call_.has_statistics() || !call_.has_apply()) return false;
+        if (call_.y.dtype != stored_as<A>()) return false;
+        const Loop& inner = plan_.nest.loops[plan_.nest.depth - 1];
+        const auto fits = [&](const Elements& elements, Operand operand) {
+            const std::int64_t stride = inner.stride[operand];
+            return elements.dtype == stored_as<C>() && (stride == 0 || stride == 1);
+        };
+        return inner.stride[op_y] == 1 && fits(operands_.weight, op_weight) && fits(operands_.bias, op_bias);
+    }
+
+    void rows() {
+        if constexpr (std::is_same_v<X, A>) {
+            for_each_piece(plan_.sets.pieces, plan_.threads, [&](int index_of_worker, std::int64_t index) {
+                Cell* const cells = call_.out.given() ? worker(index_of_worker).cells : nullptr;
+                const Nest piece = piece_of(plan_.nest, plan_.sets, index);
+                normalize_rows(reduce_kernels_, operands_, plan_.reduction, piece, call_.eps, call_.center, cells);
+                store_moments(call_, piece, cells);
+            });
+        }
+    }
+
+    void whole_sets() {
+        for_each_piece(plan_.sets.pieces, plan_.threads, [&](int index_of_worker, std::int64_t index) {
+            Worker memory = worker(index_of_worker);
+            Nest piece = piece_of(plan_.nest, plan_.sets, index);
+            if (call_.has_statistics()) {
+                reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, memory.cells, memory.reduce);
+            } else {
+                load_given(call_, piece, memory.cells);
+            }
+            store_moments(call_, piece, memory.cells);
+            if (!call_.has_apply()) return;
+            number_cells(piece);
+            make_coefficients(memory.cells, piece.cells(), memory.coefficients);
+            apply_piece(apply_kernels_, operands_, piece, memory.coefficients);
+        });
+    }
+
+    void split_sets() {
+        const std::int64_t sets = plan_.nest.cells();
+        if (call_.has_statistics()) {
+            const std::int64_t pieces = plan_.sets.pieces;
+            for_each_piece(pieces * chunks(), plan_.threads, [&](int index_of_worker, std::int64_t index) {
+                Worker memory = worker(index_of_worker);
+                const std::int64_t chunk = index / pieces;
+                const Nest piece = piece_of(plan_.nest, plan_.sets, index % pieces);
+                reduce_chunk(reduce_kernels_, x(), plan_, piece, call_.center, chunk, memory.cells, memory.reduce);
+                const Nest kept = kept_loops(piece);
+                const Cell* cell = memory.cells;
+                walk(kept, kept.depth,
+                     [&](const std::int64_t* offset) { cells_[chunk * sets + offset[op_cell]] = *cell++; });
+            });
+            for (std::int64_t chunk = 1; chunk < chunks(); ++chunk) merge(cells_, cells_ + chunk * sets, sets);
+        } else {
+            load_given(call_, plan_.nest, cells_);
+        }
+        store_moments(call_, plan_.nest, cells_);
+        if (!call_.has_apply()) return;
+        make_coefficients(cells_, sets, coefficients_);
+        for_each_piece(plan_.elements.pieces, plan_.threads, [&](int, std::int64_t index) {
+            apply_piece(apply_kernels_, operands_, piece_of(plan_.nest, plan_.elements, index), coefficients_);
+        });
+    }
+
+    void make_coefficients(const Cell* cells, std::int64_t count, const Coefficients<C>& out) const {
+        apply_kernels_.coefficients(cells, count, call_.eps, out.mean, out.mean_lo, out.rstd);
+    }
+
+    const X* x() const { return static_cast<const X*>(call_.x.data); }
+
+    Plan& plan_;
     const Call& call_;
-    const kernels::Kernels<T>& reduce_kernels_;
-    const kernels::Kernels<C>& apply_kernels_;
-    double one_ = 1, zero_ = 0;
-    float one_f32_ = 1, zero_f32_ = 0;
+    const kernels::Kernels<X>& reduce_kernels_;
+    const kernels::Kernels<A>& apply_kernels_;
+    C one_ = 1, zero_ = 0;
     ApplyOperands operands_;
+    bool gathers_weight_, gathers_bias_;
+    C *weight_ = nullptr, *bias_ = nullptr;
+    Cell* cells_ = nullptr;
+    Coefficients<C> coefficients_{};
+    std::byte* workers_ = nullptr;
+    std::size_t worker_bytes_ = 0;
 };
 
-template <class T, class C>
-void run(const Plan& plan, const Call& call, const kernels::KernelTable& table) {
-    Run<T, C> run(plan, call, table);
-    if (plan.mode == Plan::Mode::whole_sets) {
-        run.whole_sets();
+template <class X>
+void run(Plan& plan, const Call& call, const kernels::KernelTable& table) {
+    if (sizeof(X) < sizeof(double) && call.y.dtype == DType::f64) {
+        Run<X, double>(plan, call, table).run();
+    } else if (!call.has_apply() || call.x.dtype == call.y.dtype) {
+        Run<X, X>(plan, call, table).run();
     } else {
-        run.split_sets();
+        Run<X, kernels::Compute<X>>(plan, call, table).run();
     }
 }
 
 }  // namespace
 
-void run_plan(const Plan& plan, const Call& call, const kernels::KernelTable& table) {
-    const bool wide = call.x.dtype == DType::f64 || call.y.dtype == DType::f64;
-    if (call.x.dtype == DType::f64) {
-        run<double, double>(plan, call, table);
-    } else if (wide) {
-        run<float, double>(plan, call, table);
-    } else {
-        run<float, float>(plan, call, table);
-    }
+void run_plan(Plan&& plan, const Call& call, const kernels::KernelTable& table) {
+    with_type(call.x, [&]<class X>(X*) { run<X>(plan, call, table); });
 }
 
 }  // namespace anynorm::detail

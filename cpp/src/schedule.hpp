@@ -5,6 +5,7 @@
 #include "anynorm/moments.hpp"
 #include "anynorm/tensor_view.hpp"
 #include "dispatch.hpp"
+#include "elements.hpp"
 #include "plan.hpp"
 
 namespace anynorm::detail {
@@ -30,7 +31,8 @@ struct Call {
     bool has_apply() const noexcept { return y.given(); }
 };
 
-/// Throws std::bad_alloc before anything is written, or nothing at all.
-void run_plan(const Plan& plan, const Call& call, const kernels::KernelTable& table);
+/// Throws std::bad_alloc before anything is written, or nothing at all. The plan's nest gets other strides for
+/// parameters that are gathered.
+void run_plan(Plan&& plan, const Call& call, const kernels::KernelTable& table);
 
 }  // namespace anynorm::detail

@@ -60,7 +60,7 @@ const Row table[] = {
      c,
      {1},
      "nest K3:200000 R200000:1\nreduce row block=1x4096 blocks=49 chunks=4\n"
-     "run whole_sets sets=3 elements=12 threads=1\n"},
+     "run whole_sets sets=1 elements=12 threads=1\n"},
     {"batch_nchw",
      {8, 16, 14, 14},
      c,

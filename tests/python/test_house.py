@@ -114,7 +114,15 @@ def kernel_objects(isa: str, tmp: Path) -> Iterator[Path]:
         return
     for level in ("-O0", "-O2"):
         target = tmp / f"{isa}{level}.o"
-        flags = ["-std=c++20", "-ffp-contract=off", "-fno-exceptions", "-Wno-psabi", f"-I{SOURCE}", *ISA_FLAGS[isa]]
+        flags = [
+            "-std=c++20",
+            "-ffp-contract=off",
+            "-fno-math-errno",
+            "-fno-exceptions",
+            "-Wno-psabi",
+            f"-I{SOURCE}",
+            *ISA_FLAGS[isa],
+        ]
         command = ["g++", level, *flags, "-c", str(KERNELS / f"{isa}.cpp"), "-o", str(target)]
         subprocess.run(command, check=True, env={**os.environ, "LD_PRELOAD": ""})
         yield target

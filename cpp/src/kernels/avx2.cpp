@@ -5,5 +5,5 @@
 #include "table.inl.hpp"
 
 namespace anynorm::kernels {
-const KernelTable avx2_table = {avx2::MakeKernels<float>(), avx2::MakeKernels<double>()};
+const KernelTable avx2_table = avx2::MakeTable();
 }

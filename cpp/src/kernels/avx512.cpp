@@ -5,5 +5,5 @@
 #include "table.inl.hpp"
 
 namespace anynorm::kernels {
-const KernelTable avx512_table = {avx512::MakeKernels<float>(), avx512::MakeKernels<double>()};
+const KernelTable avx512_table = avx512::MakeTable();
 }

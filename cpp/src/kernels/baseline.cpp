@@ -5,5 +5,5 @@
 #include "table.inl.hpp"
 
 namespace anynorm::kernels {
-const KernelTable baseline_table = {baseline::MakeKernels<float>(), baseline::MakeKernels<double>()};
+const KernelTable baseline_table = baseline::MakeTable();
 }

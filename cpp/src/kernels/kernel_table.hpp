@@ -5,24 +5,30 @@
 
 #include <cstdint>
 
+#include "cell.hpp"
+#include "half.hpp"
+
 namespace anynorm::kernels {
 
-/// The moments of a set or of a part of one. The mean is an unevaluated sum mean + mean_lo: for float64 data at a mean
-/// of 1e8 the low part is what keeps the normalized values right to the last digits.
-struct Cell {
-    double count;
-    double mean;
-    double mean_lo;
-    double m2;
+/// The type that elements stored as X are normalized in.
+template <class X>
+struct ComputeOf {
+    using type = float;
 };
+template <>
+struct ComputeOf<double> {
+    using type = double;
+};
+template <class X>
+using Compute = typename ComputeOf<X>::type;
 
-/// One block of each of `cells` sets: `runs` runs of `n` elements. The moments about the block's first element are
-/// summed in float64, so cancellation is bounded by the length of a block whatever the data.
+/// One block of each of `cells` sets: `runs` runs of `n` elements. The moments about an element near by are summed in
+/// float64, so cancellation is bounded by the length of a block whatever the data.
 ///
 /// Row kernel: stride is 1. Column kernel: cell_stride is 1.
-template <class T>
+template <class X>
 struct MomentsArgs {
-    const T* x;
+    const X* x;
     std::int64_t cells, cell_stride;
     std::int64_t runs, run_stride;
     std::int64_t n, stride;
@@ -32,30 +38,63 @@ struct MomentsArgs {
 
 /// y = ((x - mean) - mean_lo) * (rstd * weight) + bias over `rows` rows of `n` elements; x and y have stride 1 along
 /// n. mean, mean_lo and rstd, weight, bias are each constant or have stride 1 along n: the kernel says which.
-template <class T>
+template <class X>
 struct AffineArgs {
+    using C = Compute<X>;
     std::int64_t rows, n;
-    const T* x;
-    T* y;
-    const T *mean, *mean_lo, *rstd, *weight, *bias;
+    const X* x;
+    X* y;
+    const C *mean, *mean_lo, *rstd, *weight, *bias;
     std::int64_t x_row, y_row, stat_row, weight_row, bias_row;
+    /// y is not needed soon: write it past the caches.
+    bool stream;
 };
 
-template <class T>
+/// Statistics of `rows` sets and y from them, each set a row of `n` elements with stride 1: row r is written while row
+/// r + 1 is read. A row is summed in blocks of `block` elements, `chunk_blocks` of them to a chunk. weight and bias are
+/// each constant or have stride 1 along n: the kernel says which.
+template <class X>
+struct RowsArgs {
+    using C = Compute<X>;
+    std::int64_t rows, n, block, chunk_blocks;
+    const X* x;
+    X* y;
+    const C *weight, *bias;
+    std::int64_t x_row, y_row, weight_row, bias_row;
+    double eps;
+    bool center, stream;
+    Cell* out;  ///< `rows` of them, or nullptr
+};
+
+/// The kernels for elements stored as X.
+template <class X>
 struct Kernels {
-    void (*moments_row)(const MomentsArgs<T>&) noexcept;
-    void (*moments_column)(const MomentsArgs<T>&) noexcept;
+    void (*moments_row)(const MomentsArgs<X>&) noexcept;
+    void (*moments_column)(const MomentsArgs<X>&) noexcept;
     /// Indexed by affine_index().
-    void (*affine[8])(const AffineArgs<T>&) noexcept;
+    void (*affine[8])(const AffineArgs<X>&) noexcept;
+    /// Indexed by rows_index().
+    void (*normalize_rows[4])(const RowsArgs<X>&) noexcept;
+    /// Mean (as a pair) and rstd of `count` cells in the compute type.
+    void (*coefficients)(const Cell* cells, std::int64_t count, double eps, Compute<X>* mean, Compute<X>* mean_lo,
+                         Compute<X>* rstd) noexcept;
+    /// n neighbouring elements to and from the compute type.
+    void (*promote)(Compute<X>* to, const X* from, std::int64_t n) noexcept;
+    void (*demote)(X* to, const Compute<X>* from, std::int64_t n) noexcept;
 };
 
 constexpr int affine_index(bool stat_varies, bool weight_varies, bool bias_varies) noexcept {
     return (stat_varies ? 4 : 0) + (weight_varies ? 2 : 0) + (bias_varies ? 1 : 0);
 }
+constexpr int rows_index(bool weight_varies, bool bias_varies) noexcept {
+    return (weight_varies ? 2 : 0) + (bias_varies ? 1 : 0);
+}
 
 struct KernelTable {
     Kernels<float> f32;
     Kernels<double> f64;
+    Kernels<F16> f16;
+    Kernels<BF16> bf16;
 };
 
 // One per instruction set, each defined by the file of that name.

@@ -14,19 +14,17 @@
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
 namespace {
 
-inline bool IsFinite(double value) { return value - value == 0; }
-
 /// What is left when a sum is not finite: the mean as NumPy gives it (an infinity stays one, both signs or a NaN give
 /// NaN) and a variance of NaN, or of infinity where only the squares were too large for float64. float64 data is
 /// scaled by a power of two for the sum, so that finite values have a finite mean.
-template <class T>
-Cell FinishNotFinite(const MomentsArgs<T>& args, const T* x, double count) {
-    const double scale = sizeof(T) == sizeof(double) ? 0x1p-600 : 1.0;
+template <class X>
+[[gnu::noinline, gnu::cold]] Cell FinishNotFinite(const MomentsArgs<X>& args, const X* x, double count) {
+    const double scale = sizeof(X) == sizeof(double) ? 0x1p-600 : 1.0;
     double sum = 0;
     bool finite = true;
     for (std::int64_t run = 0; run < args.runs; ++run) {
         for (std::int64_t i = 0; i < args.n; ++i) {
-            const double value = static_cast<double>(x[run * args.run_stride + i * args.stride]);
+            const double value = static_cast<double>(Load(x + run * args.run_stride + i * args.stride));
             finite = finite && IsFinite(value);
             sum += value * scale;
         }
@@ -35,8 +33,8 @@ Cell FinishNotFinite(const MomentsArgs<T>& args, const T* x, double count) {
     return {count, sum / count / scale, 0, finite ? huge * huge : huge * huge - huge * huge};
 }
 
-template <class T>
-Cell Finish(const MomentsArgs<T>& args, const T* x, double c, double s1, double s2) {
+template <class X>
+Cell Finish(const MomentsArgs<X>& args, const X* x, double c, double s1, double s2) {
     const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
     if (!args.center) return {count, 0, 0, s2};
     if (!IsFinite(s1) || !IsFinite(s2)) return FinishNotFinite(args, x, count);
@@ -49,46 +47,54 @@ Cell Finish(const MomentsArgs<T>& args, const T* x, double c, double s1, double 
     return {count, mean, mean_lo, m2 > 0 ? m2 : 0};
 }
 
+constexpr std::int64_t long_block = 128;
+
 /// Whether the block is long enough to take its shift c from 16 elements. A shorter one takes its first element and
 /// loses at most a factor of its length.
-template <class T>
-bool IsLong(const MomentsArgs<T>& args) {
-    return args.center && args.runs * args.n >= 128;
+template <class X>
+bool IsLong(const MomentsArgs<X>& args) {
+    return args.center && args.runs * args.n >= long_block;
 }
 
 /// Element `index` of the first 16 of a long block, counted through its runs.
-template <class T>
-const T* Element(const MomentsArgs<T>& args, const T* x, std::int64_t index) {
+template <class X>
+const X* Element(const MomentsArgs<X>& args, const X* x, std::int64_t index) {
     return x + index / args.n * args.run_stride + index % args.n * args.stride;
 }
 
-/// first + mean deviation, rounded to T so that a lane filled with it deviates by exactly 0.
-template <class T>
-T Shift(T first, double deviations) {
-    const T shift = static_cast<T>(static_cast<double>(first) + deviations / pack_size);
+/// first + mean deviation, rounded to the compute type so that a lane filled with it deviates by exactly 0.
+template <class C>
+C Shift(C first, double deviations) {
+    const C shift = static_cast<C>(static_cast<double>(first) + deviations / pack_size);
     return IsFinite(static_cast<double>(shift)) ? shift : first;
 }
 
-template <class T>
-T ShiftOfRow(const MomentsArgs<T>& args, const T* x) {
-    if (!args.center) return T(0);
-    if (!IsLong(args)) return x[0];
-    const double first = static_cast<double>(x[0]);
-    if (args.n >= pack_size) return Shift(x[0], PackReduceSum(PackLoadPromote(x) - PackSet(first)));
+template <class X>
+Compute<X> ShiftOfRow(const MomentsArgs<X>& args, const X* x) {
+    if (!args.center) return 0;
+    const Compute<X> first = Load(x);
+    if (!IsLong(args)) return first;
+    const double about = static_cast<double>(first);
+    if (args.n >= pack_size) return Shift(first, PackReduceSum(PackLoadPromote(x) - PackSet(about)));
     double deviations = 0;
-    for (int i = 1; i < pack_size; ++i) deviations += static_cast<double>(*Element(args, x, i)) - first;
-    return Shift(x[0], deviations);
+    for (int i = 1; i < pack_size; ++i) deviations += static_cast<double>(Load(Element(args, x, i))) - about;
+    return Shift(first, deviations);
 }
+
+/// Work that a row does not have.
+struct Nothing {
+    void operator()() const {}
+};
 
 /// The sums of a row: lane i of 16 has the elements i, i + 16, ... of every run. 32 packs are summed on their own
 /// before they join the rest, so that no element takes part in more than 45 roundings, however regular the data.
 class RowSums {
   public:
-    /// A run of `n` elements about c.
-    template <class T>
-    void AddRun(const T* x, std::int64_t n, T c) {
+    /// A run of `n` elements about c. `beside` is done once for every pack of 16, while the next are on their way.
+    template <class X, class Beside = Nothing>
+    [[gnu::always_inline]] void AddRun(const X* x, std::int64_t n, Compute<X> c, const Beside& beside = {}) {
         // 8 KB ahead: far enough to cover DRAM latency at 10 bytes a cycle, near enough to stay in L1.
-        constexpr std::int64_t prefetch = 8192 / static_cast<std::int64_t>(sizeof(T));
+        constexpr std::int64_t prefetch = 8192 / static_cast<std::int64_t>(sizeof(X));
         const Pack<double> shift = PackSet(static_cast<double>(c));
         while (n >= pack_size) {
             const std::int64_t packs = n / pack_size < room_ ? n / pack_size : room_;
@@ -96,8 +102,9 @@ class RowSums {
             for (std::int64_t i = 0; i < packs; ++i, x += pack_size) {
                 __builtin_prefetch(x + prefetch);
                 const Pack<double> d = PackLoadPromote(x) - shift;
-                s1 = s1 + d;
+                s1 = PackAccumulate(s1, d);
                 s2 = PackMulAdd(d, d, s2);
+                beside();
             }
             s1_ = s1;
             s2_ = s2;
@@ -112,8 +119,8 @@ class RowSums {
         }
     }
 
-    double Sum() const { return PackReduceSum(total1_ + s1_); }
-    double SumOfSquares() const { return PackReduceSum(total2_ + s2_); }
+    Pack<double> Sum() const { return total1_ + s1_; }
+    Pack<double> SumOfSquares() const { return total2_ + s2_; }
 
   private:
     static constexpr std::int64_t group = 32;
@@ -131,30 +138,95 @@ class RowSums {
     std::int64_t room_ = group;
 };
 
-/// Each set's elements are contiguous: the vectors lie along the row.
-template <class T>
-void MomentsRow(const MomentsArgs<T>& args) noexcept {
-    for (std::int64_t cell = 0; cell < args.cells; ++cell) {
-        const T* x = args.x + cell * args.cell_stride;
-        const T shift = ShiftOfRow(args, x);
+/// One block of a set: see MomentsRow.
+template <class X, class Beside = Nothing>
+[[gnu::always_inline]] inline Cell SumRow(const MomentsArgs<X>& args, const X* x, const Beside& beside = {}) {
+    const Compute<X> shift = ShiftOfRow(args, x);
+    RowSums sums;
+    for (std::int64_t run = 0; run < args.runs; ++run) sums.AddRun(x + run * args.run_stride, args.n, shift, beside);
+    return Finish(args, x, static_cast<double>(shift), PackReduceSum(sums.Sum()), PackReduceSum(sums.SumOfSquares()));
+}
+
+/// Several short rows: their sums are finished together, 16 divisions in the time of four.
+constexpr std::int64_t row_group = 16, short_row = 512;
+
+template <class X>
+void SumShortRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, Cell* out) {
+    double shift[row_group], quarter1[row_group][4], quarter2[row_group][4];
+    double mean[row_group], mean_lo[row_group], m2[row_group], worst = 0;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const X* p = x + row * args.cell_stride;
+        const Compute<X> c = ShiftOfRow(args, p);
         RowSums sums;
-        for (std::int64_t run = 0; run < args.runs; ++run) sums.AddRun(x + run * args.run_stride, args.n, shift);
-        args.out[cell] = Finish(args, x, static_cast<double>(shift), sums.Sum(), sums.SumOfSquares());
+        sums.AddRun(p, args.n, c);
+        shift[row] = static_cast<double>(c);
+        PackReduceToQuarter(sums.Sum(), quarter1[row]);
+        PackReduceToQuarter(sums.SumOfSquares(), quarter2[row]);
+    }
+    const double count = static_cast<double>(args.n);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const double s1 = (quarter1[row][0] + quarter1[row][2]) + (quarter1[row][1] + quarter1[row][3]);
+        const double s2 = (quarter2[row][0] + quarter2[row][2]) + (quarter2[row][1] + quarter2[row][3]);
+        const double c = shift[row], d = s1 / count, square = s2 - s1 * d;
+        const double about = c + d, part = about - d;
+        mean[row] = about;
+        mean_lo[row] = (c - part) + (d - (about - part));
+        m2[row] = square > 0 ? square : 0;
+        worst += (s1 - s1) + (s2 - s2);
+    }
+    if (!args.center || worst != 0) {
+        for (std::int64_t row = 0; row < rows; ++row) out[row] = SumRow(args, x + row * args.cell_stride);
+        return;
+    }
+    for (std::int64_t row = 0; row < rows; ++row) out[row] = {count, mean[row], mean_lo[row], m2[row]};
+}
+
+/// Runs that lie side by side for neighbouring sets are walked in the order of memory, sets inside of runs.
+template <class X>
+void SumSideBySide(const MomentsArgs<X>& args, const X* x, std::int64_t cells, Cell* out) {
+    Compute<X> shift[row_group];
+    RowSums sums[row_group];
+    for (std::int64_t cell = 0; cell < cells; ++cell) shift[cell] = ShiftOfRow(args, x + cell * args.cell_stride);
+    for (std::int64_t run = 0; run < args.runs; ++run) {
+        for (std::int64_t cell = 0; cell < cells; ++cell) {
+            sums[cell].AddRun(x + cell * args.cell_stride + run * args.run_stride, args.n, shift[cell]);
+        }
+    }
+    for (std::int64_t cell = 0; cell < cells; ++cell) {
+        out[cell] = Finish(args, x + cell * args.cell_stride, static_cast<double>(shift[cell]),
+                           PackReduceSum(sums[cell].Sum()), PackReduceSum(sums[cell].SumOfSquares()));
+    }
+}
+
+/// Each set's elements are contiguous: the vectors lie along the row.
+template <class X>
+void MomentsRow(const MomentsArgs<X>& args) noexcept {
+    const bool side_by_side = args.runs > 1 && args.cells > 1, is_short = args.runs == 1 && args.n < short_row;
+    if (!side_by_side && !is_short) {
+        for (std::int64_t cell = 0; cell < args.cells; ++cell) {
+            args.out[cell] = SumRow(args, args.x + cell * args.cell_stride);
+        }
+        return;
+    }
+    for (std::int64_t cell = 0; cell < args.cells; cell += row_group) {
+        const std::int64_t cells = args.cells - cell < row_group ? args.cells - cell : row_group;
+        const X* x = args.x + cell * args.cell_stride;
+        (side_by_side ? SumSideBySide<X> : SumShortRows<X>)(args, x, cells, args.out + cell);
     }
 }
 
 /// Adds `rows` rows to the sums of 16 neighbouring columns, of which `count` exist.
-template <int rows, bool whole, class T>
-inline void AddRowsOfPack(const T* x, std::int64_t stride, std::int64_t count, const double* c, double* s1,
+template <int rows, bool whole, class X>
+inline void AddRowsOfPack(const X* x, std::int64_t stride, std::int64_t count, const double* c, double* s1,
                           double* s2) {
     const Pack<double> shift = PackLoad(c);
     Pack<double> sum = PackSet(0.0), squares = PackSet(0.0);
     ANYNORM_UNROLL for (int row = 0; row < rows; ++row) {
-        const T* p = x + row * stride;
+        const X* p = x + row * stride;
         // The next step's rows: hardware prefetchers stop at the end of a page, which wide rows reach every row.
         __builtin_prefetch(p + rows * stride);
-        const Pack<double> d = (whole ? PackLoadPromote(p) : PackLoadPromoteN(p, count, T(0))) - shift;
-        sum = sum + d;
+        const Pack<double> d = (whole ? PackLoadPromote(p) : PackLoadPromoteN(p, count, Compute<X>(0))) - shift;
+        sum = PackAccumulate(sum, d);
         squares = PackMulAdd(d, d, squares);
     }
     // The step is summed on its own first: fewer additions to a growing sum lose less.
@@ -164,8 +236,8 @@ inline void AddRowsOfPack(const T* x, std::int64_t stride, std::int64_t count, c
     PackStore(s2, squares);
 }
 
-template <int rows, class T>
-inline void AddRows(const T* x, std::int64_t stride, std::int64_t columns, const double* c, double* s1, double* s2) {
+template <int rows, class X>
+inline void AddRows(const X* x, std::int64_t stride, std::int64_t columns, const double* c, double* s1, double* s2) {
     std::int64_t j = 0;
     for (; j + pack_size <= columns; j += pack_size) {
         AddRowsOfPack<rows, true>(x + j, stride, pack_size, c + j, s1 + j, s2 + j);
@@ -195,15 +267,15 @@ struct ColumnSums {
         Clear();
     }
 
-    template <int rows, class T>
-    void Add(const T* x, std::int64_t stride) {
+    template <int rows, class X>
+    void Add(const X* x, std::int64_t stride) {
         AddRows<rows>(x, stride, columns, c, s1, s2);
         if (++steps == 16) Flush();
     }
 
     /// A run of `n` rows, eight to a step, so that the sums are loaded and stored once for them.
-    template <class T>
-    void AddRun(const T* x, std::int64_t stride, std::int64_t n) {
+    template <class X>
+    void AddRun(const X* x, std::int64_t stride, std::int64_t n) {
         for (; n >= 8; n -= 8, x += 8 * stride) Add<8>(x, stride);
         if ((n & 4) != 0) Add<4>(x, stride);
         x += (n & 4) * stride;
@@ -214,22 +286,23 @@ struct ColumnSums {
 };
 
 /// Neighbouring sets are contiguous: each column sums its own rows in order, the vectors lie across the columns.
-template <class T>
-void MomentsColumn(const MomentsArgs<T>& args) noexcept {
+template <class X>
+void MomentsColumn(const MomentsArgs<X>& args) noexcept {
     ColumnSums sums;
     for (std::int64_t begin = 0; begin < args.cells; begin += ColumnSums::tile) {
         const std::int64_t left = args.cells - begin;
         sums.columns = left < ColumnSums::tile ? left : ColumnSums::tile;
-        const T* x = args.x + begin;
+        const X* x = args.x + begin;
         for (std::int64_t j = 0; j < (sums.columns + pack_size - 1) / pack_size * pack_size; ++j) {
-            sums.c[j] = args.center && j < sums.columns ? static_cast<double>(x[j]) : 0.0;
+            sums.c[j] = args.center && j < sums.columns ? static_cast<double>(Load(x + j)) : 0.0;
             sums.s1[j] = sums.s2[j] = sums.total1[j] = sums.total2[j] = 0;
         }
         if (IsLong(args)) {
             for (int i = 0; i < pack_size; ++i) {
                 AddRows<1>(Element(args, x, i), args.stride, sums.columns, sums.c, sums.s1, sums.s2);
             }
-            for (std::int64_t j = 0; j < sums.columns; ++j) sums.c[j] = static_cast<double>(Shift(x[j], sums.s1[j]));
+            for (std::int64_t j = 0; j < sums.columns; ++j)
+                sums.c[j] = static_cast<double>(Shift(Load(x + j), sums.s1[j]));
         }
         sums.Clear();
         for (std::int64_t run = 0; run < args.runs; ++run) {

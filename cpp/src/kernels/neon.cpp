@@ -5,5 +5,5 @@
 #include "table.inl.hpp"
 
 namespace anynorm::kernels {
-const KernelTable neon_table = {neon::MakeKernels<float>(), neon::MakeKernels<double>()};
+const KernelTable neon_table = neon::MakeTable();
 }

@@ -5,20 +5,31 @@
 #include "affine.inl.hpp"
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
+#include "rows.inl.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
 namespace {
 
-template <class T>
-constexpr Kernels<T> MakeKernels() {
+template <class X>
+constexpr Kernels<X> MakeKernels() {
     return {
-        MomentsRow<T>,
-        MomentsColumn<T>,
+        MomentsRow<X>,
+        MomentsColumn<X>,
         // In the order of affine_index(): statistics, weight, bias.
-        {Affine<T, false, false, false>, Affine<T, false, false, true>, Affine<T, false, true, false>,
-         Affine<T, false, true, true>, Affine<T, true, false, false>, Affine<T, true, false, true>,
-         Affine<T, true, true, false>, Affine<T, true, true, true>},
+        {Affine<X, false, false, false>, Affine<X, false, false, true>, Affine<X, false, true, false>,
+         Affine<X, false, true, true>, Affine<X, true, false, false>, Affine<X, true, false, true>,
+         Affine<X, true, true, false>, Affine<X, true, true, true>},
+        // In the order of rows_index(): weight, bias.
+        {NormalizeRows<X, false, false>, NormalizeRows<X, false, true>, NormalizeRows<X, true, false>,
+         NormalizeRows<X, true, true>},
+        Coefficients<Compute<X>>,
+        Promote<X>,
+        Demote<X>,
     };
+}
+
+constexpr KernelTable MakeTable() {
+    return {MakeKernels<float>(), MakeKernels<double>(), MakeKernels<F16>(), MakeKernels<BF16>()};
 }
 
 }  // namespace

@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Merging cells (Chan, Golub, LeVeque 1983) with the mean kept as an unevaluated pair.
+// The statistics of a set, and how two of them become one (Chan, Golub, LeVeque 1983).
+// Functions have internal linkage, so that no instruction set's copy serves another.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/kernel_table.hpp"
+namespace anynorm::kernels {
 
-namespace anynorm::detail {
-
-using kernels::Cell;
+/// The moments of a set or of a part of one. The mean is an unevaluated sum mean + mean_lo: for float64 data at a mean
+/// of 1e8 the low part is what keeps the normalized values right to the last digits.
+struct Cell {
+    double count;
+    double mean;
+    double mean_lo;
+    double m2;
+};
 
 /// into = into + from. The order of the operands is part of the result's bits.
-inline void merge(Cell& into, const Cell& from) noexcept {
+[[maybe_unused]] static inline void merge(Cell& into, const Cell& from) noexcept {
     if (from.count == 0) return;
     if (into.count == 0) {
         into = from;
@@ -36,19 +42,4 @@ inline void merge(Cell& into, const Cell& from) noexcept {
     into.count = total;
 }
 
-inline void merge(Cell* into, const Cell* from, std::int64_t count) noexcept {
-    for (std::int64_t i = 0; i < count; ++i) merge(into[i], from[i]);
-}
-
-/// Merges columns into sets, in place: column i * set_step + j * column_step, j < columns, belongs to set i.
-inline void merge_columns(Cell* cells, std::int64_t sets, std::int64_t set_step, std::int64_t columns,
-                          std::int64_t column_step) noexcept {
-    if (columns == 1) return;
-    for (std::int64_t i = 0; i < sets; ++i) {
-        Cell sum = cells[i * set_step];
-        for (std::int64_t j = 1; j < columns; ++j) merge(sum, cells[i * set_step + j * column_step]);
-        cells[i] = sum;
-    }
-}
-
-}  // namespace anynorm::detail
+}  // namespace anynorm::kernels

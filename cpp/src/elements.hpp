@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where an operand's elements are, and how they are read and written one by one or in strided runs.
+#pragma once
+
+#include <cstdint>
+
+#include "anynorm/tensor_view.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace anynorm::detail {
+
+struct Elements {
+    void* data = nullptr;
+    DType dtype = DType::none;
+
+    bool given() const noexcept { return dtype != DType::none; }
+};
+
+inline Elements elements_of(const TensorView& view) noexcept { return {view.data, view.dtype}; }
+
+/// The dtype of elements that kernels know as X.
+template <class X>
+constexpr DType stored_as() noexcept {
+    if constexpr (std::is_same_v<X, kernels::F16>) {
+        return DType::f16;
+    } else if constexpr (std::is_same_v<X, kernels::BF16>) {
+        return DType::bf16;
+    } else {
+        return dtype_of<X>();
+    }
+}
+
+/// Calls body(p) with the elements as a pointer to their type.
+template <class Body>
+decltype(auto) with_type(const Elements& elements, Body&& body) {
+    switch (elements.dtype) {
+        case DType::f64:
+            return body(static_cast<double*>(elements.data));
+        case DType::f16:
+            return body(static_cast<kernels::F16*>(elements.data));
+        case DType::bf16:
+            return body(static_cast<kernels::BF16*>(elements.data));
+        default:
+            return body(static_cast<float*>(elements.data));
+    }
+}
+
+inline float promote(float value) noexcept { return value; }
+inline double promote(double value) noexcept { return value; }
+inline float promote(kernels::F16 value) noexcept { return kernels::ToFloat(value); }
+inline float promote(kernels::BF16 value) noexcept { return kernels::ToFloat(value); }
+
+template <class To, class C>
+To round_to(C value) noexcept {
+    if constexpr (std::is_same_v<To, kernels::F16>) {
+        return kernels::ToF16(static_cast<float>(value));
+    } else if constexpr (std::is_same_v<To, kernels::BF16>) {
+        return kernels::ToBF16(static_cast<float>(value));
+    } else {
+        return static_cast<To>(value);
+    }
+}
+
+inline double element_at(const Elements& elements, std::int64_t offset) noexcept {
+    return with_type(elements, [&](const auto* p) { return static_cast<double>(promote(p[offset])); });
+}
+
+/// Reads n elements, `stride` apart, into neighbouring ones of type X: their own type, float or double.
+template <class X>
+void load(X* to, const Elements& from, std::int64_t offset, std::int64_t stride, std::int64_t n) noexcept {
+    with_type(from, [&]<class From>(const From* p) {
+        p += offset;
+        if constexpr (std::is_same_v<X, From>) {
+            for (std::int64_t i = 0; i < n; ++i) to[i] = p[i * stride];
+        } else if constexpr (sizeof(X) > 2) {
+            for (std::int64_t i = 0; i < n; ++i) to[i] = static_cast<X>(promote(p[i * stride]));
+        }
+    });
+}
+
+/// Writes n neighbouring elements of type X (the type of `to`, float or double) `stride` apart.
+template <class X>
+void store(const Elements& to, std::int64_t offset, std::int64_t stride, const X* from, std::int64_t n) noexcept {
+    with_type(to, [&]<class To>(To* p) {
+        p += offset;
+        if constexpr (std::is_same_v<X, To>) {
+            for (std::int64_t i = 0; i < n; ++i) p[i * stride] = from[i];
+        } else if constexpr (sizeof(X) > 2) {
+            for (std::int64_t i = 0; i < n; ++i) p[i * stride] = round_to<To>(from[i]);
+        }
+    });
+}
+
+}  // namespace anynorm::detail

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX-512: F of float32, D of float64. LoadN and StoreN touch `count` elements only (0 or
+// less: none; more than a vector: all of it). Stream writes past the caches, to an address aligned to the vector.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <immintrin.h>
+
+#include "half.hpp"
+
+namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
+namespace {
+
+using F = __m512;
+using D = __m512d;
+
+inline __mmask16 MaskF(std::int64_t count) {
+    return static_cast<__mmask16>(count >= 16 ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1u);
+}
+inline __mmask8 MaskD(std::int64_t count) {
+    return static_cast<__mmask8>(count >= 8 ? 0xffu : count <= 0 ? 0u : (1u << count) - 1u);
+}
+
+inline F Set(float value) { return _mm512_set1_ps(value); }
+inline D Set(double value) { return _mm512_set1_pd(value); }
+inline F LoadU(const float* p) { return _mm512_loadu_ps(p); }
+inline D LoadU(const double* p) { return _mm512_loadu_pd(p); }
+inline F LoadN(const float* p, std::int64_t count, float fill) {
+    return _mm512_mask_loadu_ps(Set(fill), MaskF(count), p);
+}
+inline D LoadN(const double* p, std::int64_t count, double fill) {
+    return _mm512_mask_loadu_pd(Set(fill), MaskD(count), p);
+}
+// The maskz forms with all lanes on are the plain instructions; GCC 12 warns that its plain forms read an
+// uninitialized variable.
+inline D LoadPromote(const float* p) { return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p)); }
+inline D LoadPromoteN(const float* p, std::int64_t count, float fill) {
+    return _mm512_maskz_cvtps_pd(0xff, _mm256_mask_loadu_ps(_mm256_set1_ps(fill), MaskD(count), p));
+}
+inline void StoreU(float* p, F v) { _mm512_storeu_ps(p, v); }
+inline void StoreU(double* p, D v) { _mm512_storeu_pd(p, v); }
+inline void StoreN(float* p, std::int64_t count, F v) { _mm512_mask_storeu_ps(p, MaskF(count), v); }
+inline void StoreN(double* p, std::int64_t count, D v) { _mm512_mask_storeu_pd(p, MaskD(count), v); }
+inline F MulAdd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+inline D MulAdd(D a, D b, D c) { return _mm512_fmadd_pd(a, b, c); }
+
+/// Lanes i and i + half, then i and i + quarter, ...: the order in which every instruction set sums.
+inline double ReduceSum(D v) {
+    const __m256d half = _mm512_maskz_extractf64x4_pd(0xf, v, 0) + _mm512_maskz_extractf64x4_pd(0xf, v, 1);
+    const __m128d quarter = _mm256_castpd256_pd128(half) + _mm256_extractf128_pd(half, 1);
+    return _mm_cvtsd_f64(quarter) + _mm_cvtsd_f64(_mm_unpackhi_pd(quarter, quarter));
+}
+
+/// sum + v.
+inline D Accumulate(D sum, D v) { return sum + v; }
+
+inline void Stream(float* p, F v) { _mm512_stream_ps(p, v); }
+inline void Stream(double* p, D v) { _mm512_stream_pd(p, v); }
+inline void StreamFence() { _mm_sfence(); }
+
+inline F LoadHalf(const F16* p) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline F LoadHalf(const BF16* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16));
+}
+inline D LoadPromote(const F16* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_maskz_cvtps_pd(0xff, _mm256_cvtph_ps(bits));
+}
+inline D LoadPromote(const BF16* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
+    return _mm512_maskz_cvtps_pd(0xff, _mm256_castsi256_ps(wide));
+}
+/// A vector of rounded elements.
+inline __m256i RoundTo(const F16*, F v) {
+    return _mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline __m256i RoundTo(const BF16*, F v) {
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
+    __m512i sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    sum = _mm512_mask_or_epi32(sum, nan, bits, _mm512_set1_epi32(0x400000));
+    return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, sum, 16));
+}
+template <class Half>
+inline void StoreHalf(Half* p, F v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, v));
+}
+template <class Half>
+inline void StreamHalf(Half* p, F v) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, v));
+}
+
+}  // namespace
+}  // namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE
