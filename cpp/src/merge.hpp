@@ -11,10 +11,6 @@ namespace anynorm::detail {
 using kernels::Cell;
 using kernels::merge;
 
-inline void merge(Cell* into, const Cell* from, std::int64_t count) noexcept {
-    for (std::int64_t i = 0; i < count; ++i) merge(into[i], from[i]);
-}
-
 /// Merges columns into sets, in place: column i * set_step + j * column_step, j < columns, belongs to set i.
 inline void merge_columns(Cell* cells, std::int64_t sets, std::int64_t set_step, std::int64_t columns,
                           std::int64_t column_step) noexcept {

@@ -83,7 +83,7 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
                                         into + lane * (count / lanes)),
                              static_cast<T*>(scratch.pack));
             }
-            if (into != out) merge(out, into, count);
+            if (into != out) kernels.merge_cells(out, into, count);
         }
     };
     Cell* out = cells;
@@ -101,7 +101,7 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
                 block_args(first, columns, {reduction.tail_offset, 1, reduction.tail_n}, scratch.block);
             tail.stride = reduction.row_stride;
             kernels.moments_column(tail);
-            merge(out, scratch.block, columns);
+            kernels.merge_cells(out, scratch.block, columns);
         }
         merge_columns(out, sets, reduction.fold, reduction.fold, 1);
         out += sets;
@@ -115,7 +115,7 @@ void reduce_sets(const Kernels<T>& kernels, const T* x, const Plan& plan, const 
     const std::int64_t count = plan.reduction.chunks > 1 ? piece.cells() : 0;
     for (std::int64_t chunk = 1; chunk < plan.reduction.chunks; ++chunk) {
         reduce_chunk(kernels, x, plan, piece, center, chunk, scratch.chunk, scratch);
-        merge(cells, scratch.chunk, count);
+        kernels.merge_cells(cells, scratch.chunk, count);
     }
 }
 

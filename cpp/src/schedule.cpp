@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "schedule.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
@@ -185,7 +186,7 @@ class Run {
                 walk(kept, kept.depth,
                      [&](const std::int64_t* offset) { cells_[chunk * sets + offset[op_cell]] = *cell++; });
             });
-            for (std::int64_t chunk = 1; chunk < chunks(); ++chunk) merge(cells_, cells_ + chunk * sets, sets);
+            merge_chunks(sets);
         } else {
             load_given(call_, plan_.nest, cells_);
         }
@@ -194,6 +195,16 @@ class Run {
         make_coefficients(cells_, sets, coefficients_);
         for_each_piece(plan_.elements.pieces, plan_.threads, [&](int, std::int64_t index) {
             apply_piece(apply_kernels_, operands_, piece_of(plan_.nest, plan_.elements, index), coefficients_);
+        });
+    }
+
+    void merge_chunks(std::int64_t sets) {
+        constexpr std::int64_t length = 1024;
+        const std::int64_t parts = (sets + length - 1) / length;
+        for_each_piece(parts, sets * chunks() < 16 * length ? 1 : plan_.threads, [&](int, std::int64_t part) {
+            Cell* const into = cells_ + part * length;
+            const std::int64_t count = std::min(length, sets - part * length);
+            for (std::int64_t i = 1; i < chunks(); ++i) reduce_kernels_.merge_cells(into, into + i * sets, count);
         });
     }
 

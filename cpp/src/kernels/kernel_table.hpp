@@ -75,6 +75,8 @@ struct Kernels {
     void (*affine[8])(const AffineArgs<X>&) noexcept;
     /// Indexed by rows_index().
     void (*normalize_rows[4])(const RowsArgs<X>&) noexcept;
+    /// into[i] = into[i] + from[i], as merge().
+    void (*merge_cells)(Cell* into, const Cell* from, std::int64_t count) noexcept;
     /// Mean (as a pair) and rstd of `count` cells in the compute type.
     void (*coefficients)(const Cell* cells, std::int64_t count, double eps, Compute<X>* mean, Compute<X>* mean_lo,
                          Compute<X>* rstd) noexcept;

@@ -22,6 +22,7 @@ constexpr Kernels<X> MakeKernels() {
         // In the order of rows_index(): weight, bias.
         {NormalizeRows<X, false, false>, NormalizeRows<X, false, true>, NormalizeRows<X, true, false>,
          NormalizeRows<X, true, true>},
+        MergeCells,
         Coefficients<Compute<X>>,
         Promote<X>,
         Demote<X>,
