@@ -14,6 +14,7 @@ from anynorm.bench.result import Result
 # Two colours that are told apart with any kind of colour vision (Okabe and Ito), and shapes that differ besides.
 WIN, LOSS, PASS = "#0072B2", "#D55E00", "#888888"
 ROW_INCHES = 0.21
+FURTHEST = (1 / 40, 40.0)
 
 
 def draw(results: Sequence[Result], about: str, path: Path) -> None:
@@ -24,10 +25,10 @@ def draw(results: Sequence[Result], about: str, path: Path) -> None:
     rows = _rows(results)
     heights = len(rows) * ROW_INCHES
     figure = figures.Figure(figsize=(3.6 + 4.6 * len(counts), heights + 1.5), layout="constrained")
-    panels = figure.subplots(1, max(len(counts), 1), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, max(len(counts), 1), sharex=True, sharey=True, squeeze=False)[0]
     for panel, count in zip(panels, counts, strict=False):
-        mine = {result.case: result for result in results if result.threads == count}
-        _panel(panel, rows, mine, count)
+        _axes(panel, _limits(results), f"{count} thread{'s' if count > 1 else ''}")
+        _marks(panel, rows, {result.case: result for result in results if result.threads == count})
     _names(panels[0], rows)
     figure.suptitle("anynorm beside the fastest peer of each case", fontsize=13, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(about, fontsize=7, color="#555555", x=0.01, ha="left")
@@ -44,28 +45,31 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, str]]:
     return rows
 
 
-def _panel(panel: Any, rows: Sequence[tuple[str, str]], results: dict[str, Result], threads: int) -> None:
-    """Dots on a logarithmic scale, a vertical line where both are equal."""
-    panel.set_xscale("log", base=2)
-    panel.axvline(1, color="#333333", linewidth=1, zorder=1)
-    rivals = [result.rival[1] for result in results.values() if result.rival]
-    passes = [result.of_pass for result in results.values() if result.of_pass]
-    low = min(0.5, 0.8 * min([*rivals, *passes], default=0.5))
-    high = max(4.0, 1.25 * max([*rivals, *passes], default=4.0))
-    panel.set_xlim(low, high)
+def _limits(results: Sequence[Result]) -> tuple[float, float]:
+    """Room for all marks; those that are further out stand at the edge, and their numbers beside it."""
+    values = [ratio for result in results for ratio in (result.of_pass, result.rival and result.rival[1]) if ratio]
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    return max(min(0.45, 0.85 * low), FURTHEST[0]), min(max(4.4, 1.15 * high), FURTHEST[1])
+
+
+def _marks(panel: Any, rows: Sequence[tuple[str, str]], results: dict[str, Result]) -> None:
+    """A line from 1 to the fastest peer, a diamond for the memory pass, the number at the right."""
+    low, high = panel.get_xlim()
     for place, (_, case) in enumerate(rows):
         result = results.get(case)
         if result is None or result.rival is None:
             continue
         name, ratio = result.rival
         colour, marker = (WIN, "o") if ratio >= 1 else (LOSS, "s")
-        panel.plot([1, ratio], [place, place], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
-        panel.plot(ratio, place, marker, color=colour, markersize=6, zorder=4)
+        shown = min(max(ratio, low), high)
+        panel.plot([1, shown], [place, place], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
+        panel.plot(shown, place, marker, color=colour, markersize=6, zorder=4, clip_on=False)
         if result.of_pass:
-            panel.plot(result.of_pass, place, "D", color=PASS, markerfacecolor="white", markersize=4.5, zorder=3)
+            shown = min(max(result.of_pass, low), high)
+            panel.plot(shown, place, "D", color=PASS, markerfacecolor="white", markersize=4.5, zorder=3, clip_on=False)
         panel.annotate(
             f"{ratio:.2f}x {TITLES[name]}",
-            (1.01, place),
+            (1.02, place),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=7,
@@ -73,10 +77,14 @@ def _panel(panel: Any, rows: Sequence[tuple[str, str]], results: dict[str, Resul
             fontweight="bold" if ratio < 1 else "normal",
             annotation_clip=False,
         )
-    _axes(panel, low, high, f"{threads} thread{'s' if threads > 1 else ''}")
 
 
-def _axes(panel: Any, low: float, high: float, title: str) -> None:
+def _axes(panel: Any, limits: tuple[float, float], title: str) -> None:
+    """A logarithmic scale, a vertical line where both are equal."""
+    low, high = limits
+    panel.set_xscale("log", base=2)
+    panel.set_xlim(low, high)
+    panel.axvline(1, color="#333333", linewidth=1, zorder=1)
     ticks = [2.0**power for power in range(-6, 9) if low <= 2.0**power <= high]
     panel.set_xticks(ticks, [f"{tick:g}" if tick >= 1 else f"1/{1 / tick:g}" for tick in ticks], fontsize=8)
     panel.minorticks_off()

@@ -21,6 +21,7 @@ from anynorm.bench.suite import run_case
 
 QUICK_BYTES = 1 << 20
 QUICK_REPEAT = 3
+BUSY = 0.7  # a thread that waits for another which has lost its CPU waits for milliseconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +99,11 @@ def run(options: argparse.Namespace) -> int:
     contestants, absent = invite(options.peers)
     command = f"python -m anynorm bench {shlex.join(options.words)}".strip()
     report = Report(command, machine(contestants), absent, [])
+    load = float(report.machine.get("load of the machine", 0))
+    if load > BUSY:
+        print(
+            f"the load is {load}: other programs take CPUs, so figures on several threads say little", file=sys.stderr
+        )
     try:
         measure(cases, options, report, contestants)
     except KeyboardInterrupt:

@@ -51,7 +51,7 @@ class Progress:
     @staticmethod
     def _outcome(result: Result) -> str:
         if not result.seconds:
-            return f"skipped: {next(iter(result.skipped.values()), '')}"
+            return f"skipped: {result.skipped.get('new') or result.skipped.get('all')}"
         text = f"{result.threads} thr. {milliseconds(result.seconds[result.ours]):>7} ms"
         if result.of_pass is not None:
             text += f" {result.of_pass:5.2f} of pass"

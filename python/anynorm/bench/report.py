@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -73,6 +74,7 @@ def machine(contestants: Iterable[Contestant]) -> dict[str, str]:
         "anynorm": f"{found['anynorm']} ({found['instruction set']})",
         "Python": found["Python"],
         **versions,
+        **({"load of the machine": f"{os.getloadavg()[0]:.1f}"} if hasattr(os, "getloadavg") else {}),
     }
 
 
