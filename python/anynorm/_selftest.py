@@ -85,7 +85,7 @@ def dtypes() -> Iterator[np.dtype[Any]]:
         half.append(np.dtype(importlib.import_module("ml_dtypes").bfloat16))
     for dtype in half:
         try:
-            anynorm.layer_norm(np.ones((2, 3), dtype))
+            anynorm.moments(np.ones(3, dtype))
         except TypeError:
             continue
         yield dtype

@@ -45,13 +45,11 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
     quick = options.quick and not options.min_mib
     resize = Resize(options.max_length, options.min_mib << 20, QUICK_BYTES if quick else None)
     try:
-        cases = read_cases(options.shapes, resize)
+        cases = read_cases(options.shapes, resize, options.cases or ("",))
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    if options.cases:
-        cases = [case for case in cases if any(part in f"{case.section}/{case.name}" for part in options.cases)]
-        if not cases:
-            raise SystemExit(f"--cases: expected parts of names in {options.shapes.name}, got {options.cases}")
+    if not cases:
+        raise SystemExit(f"--cases: expected parts of names in {options.shapes.name}, got {options.cases}")
     return one_of_each(cases) if options.quick else cases
 
 
@@ -91,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the tables, write the files."""
     cases = chosen_cases(options)
     if options.list:
-        print("\n".join(f"{case.section}/{case.name}" for case in cases))
+        print("\n".join(case.listed for case in cases))
         return 0
     every = anynorm.max_threads()
     options.threads = options.threads or ([every] if options.quick else sorted({1, every}))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Case:
     """One line of the list: which function, on what."""
 
     name: str
+    listed: str
+    """Section and name as in the list, whatever the resizing has made of the shape."""
     section: str
     kind: str
     dtype: str
@@ -78,7 +81,7 @@ class Resize:
 
 
 def read_case(line: str, section: str, resize: Resize) -> Case:
-    """Understand one line; see `read_cases`."""
+    """Understand one line; raises KeyError or ValueError."""
     kind, dtype, lengths, *words = line.split()
     shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype])
     options: dict[str, tuple[int, ...]] = {}
@@ -92,6 +95,7 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
     told = [f"{key}={','.join(map(str, values))}" for key, values in options.items()]
     return Case(
         name="/".join([kind, "x".join(map(str, shape)), dtype, *told]),
+        listed="/".join([section, kind, lengths, dtype, *words]),
         section=section,
         kind=kind,
         dtype=dtype,
@@ -103,8 +107,8 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
     )
 
 
-def read_cases(path: Path = SHAPES, resize: Resize | None = None) -> list[Case]:
-    """Read the list."""
+def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequence[str] = ("",)) -> list[Case]:
+    """Read the list, of which `parts` chooses those cases whose section and name contain one of them."""
     cases: dict[str, Case] = {}
     section = ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -117,7 +121,8 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None) -> list[Case]:
                 expected = "expected `kind dtype shape`, then axis= of moments"
                 expected += " or channel=, groups= and training= of the norms that have them"
                 raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
-            cases.setdefault(case.name, case)
+            if any(part in case.listed for part in parts):
+                cases.setdefault(case.name, case)
     return list(cases.values())
 
 
