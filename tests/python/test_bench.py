@@ -4,10 +4,12 @@
 ANYNORM_BUILD_DIR names a build whose benchmark is run if it has one; without it the tests build one.
 """
 
+import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from anynorm.bench import chart
+from anynorm.__main__ import main
+from anynorm.bench import chart, heap_reuse
 from anynorm.bench.contestants import HEAP_REUSE, PEERS
 from anynorm.bench.report import Report
 from anynorm.bench.result import Result
-from anynorm.bench.shapes import Resize, one_of_each, read_cases
+from anynorm.bench.shapes import Case, Resize, one_of_each, read_cases
 
 ROOT = Path(__file__).parents[2]
 BENCH = (sys.executable, "-m", "anynorm", "bench")
@@ -32,6 +35,12 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD" or command[0] == sys.executable}
     env |= environment
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=env)
+
+
+def needs(module: str) -> None:
+    """Skips without a peer; does not import it, since it would start its threads in here."""
+    if not importlib.util.find_spec(module):
+        pytest.skip(f"needs {module}")
 
 
 def measured(folder: Path, *arguments: str, **environment: str) -> list[dict[str, Any]]:
@@ -95,8 +104,8 @@ def test_progress_and_tables_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("peer, module", [("torch", "torch"), ("onnxruntime", "onnxruntime"), ("jax", "jax")])
 def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
-    pytest.importorskip(module)
-    results = measured(tmp_path, "--max-length", "8", "--peers", peer)
+    needs(module)
+    results = measured(tmp_path, "--quick", "--max-length", "8", "--peers", peer)
     check_errors(results)
     kinds = {result["case"].partition("/")[0] for result in results if peer in result["seconds"]}
     assert kinds == (KINDS - {"moments"} if peer == "onnxruntime" else KINDS)
@@ -104,7 +113,7 @@ def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
 
 def test_kernels_compute_the_same(tmp_path: Path) -> None:
     """The loops that numba compiles, as plain Python: compiling them all takes half a minute."""
-    pytest.importorskip("numba")
+    needs("numba")
     results = measured(tmp_path, "--max-length", "6", "--peers", "numba", NUMBA_DISABLE_JIT="1")
     check_errors(results)
     for result in results:
@@ -112,14 +121,14 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
 
 
 def test_a_kernel_compiles(tmp_path: Path) -> None:
-    pytest.importorskip("numba")
+    needs("numba")
     (result,) = measured(tmp_path, "--cases", "rms_norm/8192x768", "--max-length", "64", "--peers", "numba")
     assert "numba" in result["seconds"]
     check_errors([result])
 
 
 def test_torch_in_a_process_that_keeps_its_heap(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    needs("torch")
     results = measured(tmp_path, "--cases", "rms_norm", "--max-length", "8", "--peers", "torch", HEAP_REUSE)
     assert results[0]["heap_reuse"].keys() == {"out", "new", "torch"}
     assert "torch, heap reuse" in (tmp_path / "table.md").read_text(encoding="utf-8")
@@ -135,6 +144,36 @@ def test_without_a_peer(module: str, peer: str) -> None:
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     assert f"* {peer}: not installed ({module})" in done.stdout
+
+
+def test_an_interruption_keeps_what_was_measured(tmp_path: Path) -> None:
+    command = [*BENCH, "--threads", "1", "--repeat", "99", "--max-length", "64", "--peers", "numpy"]
+    with subprocess.Popen(
+        [*command, "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        first = next(line for line in process.stderr if line.lstrip().startswith("1/"))
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate()
+    assert process.returncode == 130
+    assert f"| {first.split()[1]} |" in out
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
+
+
+def test_a_child_that_dies_spoils_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("torch")
+    real_run_case = heap_reuse.HeapReuse.run_case
+
+    def run_case(self: heap_reuse.HeapReuse, case: Case) -> dict[int, dict[str, float]]:
+        self._child.kill()
+        self._child.wait()
+        return real_run_case(self, case)
+
+    monkeypatch.setattr(heap_reuse.HeapReuse, "run_case", run_case)
+    arguments = ["--cases", "rms_norm", "--max-length", "8", "--peers", "numpy", "torch", HEAP_REUSE]
+    assert main(["bench", *TINY, *arguments, "--output", str(tmp_path)]) == 0
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "torch, heap reuse: the process that keeps its heap ended with status -9." in text
 
 
 def test_unknown_case_is_refused() -> None:
@@ -204,7 +243,7 @@ def test_bold_where_anynorm_loses() -> None:
 
 
 def test_chart(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    needs("matplotlib")
     results = [invented(count, numpy=factor) for count, factor in ((1, 400.0), (2, 1.0))]
     chart.draw(results, "some machine", tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

@@ -67,9 +67,13 @@ def measure(cases: list[Case], options: argparse.Namespace, report: Report, cont
             progress.begin(case)
             results: list[Result] = list(run_case(case, options.threads, options.repeat, contestants))
             if child is not None and any(result.seconds for result in results):
-                seconds = child.run_case(case)
-                for result in results:
-                    result.heap_reuse = seconds[result.threads]
+                try:
+                    seconds = child.run_case(case)
+                    for result in results:
+                        result.heap_reuse = seconds[result.threads]
+                except ChildProcessError as error:
+                    report.absent[HEAP_REUSE] = str(error)
+                    child = None
             report.results += results
             progress.end(case, results)
 
@@ -102,11 +106,13 @@ def run(options: argparse.Namespace) -> int:
         print(
             f"the load is {load}: other programs take CPUs, so figures on several threads say little", file=sys.stderr
         )
+    status = 0
     try:
         measure(cases, options, report, contestants)
     except KeyboardInterrupt:
         print("\ninterrupted: the report has what was measured until now", file=sys.stderr)
+        status = 130  # as a shell says of SIGINT
     print(report.markdown())
     if options.output:
         write(report, options.output)
-    return 0
+    return status

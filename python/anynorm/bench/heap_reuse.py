@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +41,7 @@ class HeapReuse:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is the parent's affair
             env={**os.environ, **VARIABLES},
         )
 
@@ -51,16 +53,19 @@ class HeapReuse:
         """End it: it stops when its input does."""
         if kind is not None:
             self._child.kill()
-        self._child.communicate()
+        with suppress(BrokenPipeError):
+            self._child.communicate()
 
     def run_case(self, case: Case) -> dict[int, dict[str, float]]:
         """Measure a case: seconds by number of threads and contestant."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        print(json.dumps(asdict(case)), file=self._child.stdin, flush=True)
-        answer = self._child.stdout.readline()
+        answer = ""
+        with suppress(BrokenPipeError):
+            print(json.dumps(asdict(case)), file=self._child.stdin, flush=True)
+            answer = self._child.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the process that keeps its heap ended with status {self._child.wait()}")
+            raise ChildProcessError(f"the process that keeps its heap ended with status {self._child.wait()}")
         return {int(threads): seconds for threads, seconds in json.loads(answer).items()}
 
 

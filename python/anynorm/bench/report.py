@@ -58,8 +58,8 @@ class Report:
         cases: dict[tuple[str, str], list[str]] = {}
         for result in self.results:
             for name, reason in result.skipped.items():
-                if name != "out" or "new" in result.skipped:
-                    concerned = cases.setdefault((TITLES.get(name, name), reason), [])
+                if name != "out":  # moments have none; what else stops it stops both
+                    concerned = cases.setdefault((TITLES.get(name, "everybody"), reason), [])
                     concerned += [result.case] if result.case not in concerned else []
         for (title, reason), concerned in cases.items():
             yield f"* {title}: {reason.rstrip('.')}. {_listed(concerned)}"
