@@ -102,6 +102,7 @@ def test_progress_and_tables_are_kept_apart() -> None:
     assert "1/1" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer, module", [("torch", "torch"), ("onnxruntime", "onnxruntime"), ("jax", "jax")])
 def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
     needs(module)
@@ -127,6 +128,7 @@ def test_a_kernel_compiles(tmp_path: Path) -> None:
     check_errors([result])
 
 
+@pytest.mark.slow
 def test_torch_in_a_process_that_keeps_its_heap(tmp_path: Path) -> None:
     needs("torch")
     results = measured(tmp_path, "--cases", "rms_norm", "--max-length", "8", "--peers", "torch", HEAP_REUSE)
@@ -160,6 +162,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_spoils_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("torch")
     real_run_case = heap_reuse.HeapReuse.run_case
@@ -238,6 +241,8 @@ def test_bold_where_anynorm_loses() -> None:
     text = Report("command", {"CPU": "some"}, {"numba": "not installed (numba)"}, [result]).markdown()
     assert "40000 (10.00x)" in text
     assert "2000 (**0.50x**)" in text
+    assert "| torch **0.50x** |" in text
+    assert "faster than every peer in 0 of 1 rows" in text
     assert "* numba: not installed (numba)." in text
     assert "* jax: RuntimeError: no. (rms_norm/8x8/f32)" in text
 
@@ -258,6 +263,13 @@ def test_without_matplotlib(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "no chart" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"table.md", "results.json"}
+
+
+@pytest.mark.parametrize("flag", ["--threads", "--repeat", "--max-length"])
+def test_numbers_below_one_are_refused(flag: str) -> None:
+    done = run(*BENCH, flag, "0")
+    assert done.returncode == 2
+    assert f"argument {flag}: expected a number of at least 1, got 0" in done.stderr
 
 
 def test_every_peer_is_known_to_the_command_line() -> None:

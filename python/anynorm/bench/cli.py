@@ -24,20 +24,26 @@ QUICK_REPEAT = 3
 BUSY = 0.7  # a thread that waits for another which has lost its CPU waits for milliseconds
 
 
+def at_least_one(text: str) -> int:
+    """Read a number; argparse turns the error into its own."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options."""
-    every = anynorm.max_threads()
     option = parser.add_argument
     option("--quick", action="store_true", help="a minute: one case of each kind, x of at most 1 MiB, all threads")
     option("--cases", nargs="+", metavar="PART", help="only cases whose section/name contains one of these")
     option("--list", action="store_true", help="print the names of the cases and stop")
-    option("--threads", type=int, nargs="+", metavar="N", help=f"default: {' and '.join(map(str, {1, every}))}")
-    option("--repeat", type=int, metavar="N", help="rounds in which everybody has one lap (default: 9)")
+    option("--threads", type=at_least_one, nargs="+", metavar="N", help="default: 1 and all")
+    option("--repeat", type=at_least_one, metavar="N", help="rounds in which everybody has one lap (default: 9)")
     option("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="default: all that are installed")
     option("--output", type=Path, metavar="DIR", help="where to write table.md, results.json and chart.png")
     option("--shapes", type=Path, default=SHAPES, metavar="FILE", help="another list of cases")
     option("--min-mib", type=int, default=0, metavar="N", help="repeat the first axis until x has as many MiB")
-    option("--max-length", type=int, metavar="N", help="cut longer axes")
+    option("--max-length", type=at_least_one, metavar="N", help="cut longer axes")
 
 
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
@@ -58,7 +64,7 @@ def measure(cases: list[Case], options: argparse.Namespace, report: Report, cont
     progress = Progress(cases)
     with ExitStack() as stack:
         child = None
-        if HEAP_REUSE in options.peers and "torch" not in report.absent:
+        if HEAP_REUSE in options.peers:
             if reason := heap_reuse.available():
                 report.absent[HEAP_REUSE] = reason
             else:

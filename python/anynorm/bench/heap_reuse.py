@@ -8,6 +8,7 @@ and torch beside each other, case by case as the parent does.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TRIM_THRESHOLD_": s
 
 def available() -> str:
     """Say why there can be no such process; an empty text if there can."""
+    if not importlib.util.find_spec("torch"):
+        return "not installed (torch)"
     return "" if platform.libc_ver()[0] == "glibc" else "needs glibc, whose variables it sets"
 
 

@@ -43,6 +43,9 @@ class Report:
         if HEAP_REUSE in peers:
             parts.append(HEAP_REUSE_NOTE)
         measured = [result for result in self.results if result.seconds]
+        rivals = [result.rival[1] for result in measured if result.rival]
+        if rivals:
+            parts.append(f"anynorm is faster than every peer in {sum(r >= 1 for r in rivals)} of {len(rivals)} rows.")
         for section, results in groupby(measured, key=lambda result: result.section):
             parts += [f"### {section}"] if section else []
             parts.append(_times(list(results), peers))
@@ -85,24 +88,29 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _times(results: Sequence[Result], peers: Sequence[str]) -> str:
-    header = ["case", "threads", "memory pass", "anynorm", "GB/s", "of pass", "allocating"]
+    header = ["case", "threads", "memory pass", "anynorm", "GB/s", "of pass", "fastest peer", "allocating"]
     rows = []
     for result in results:
         seconds, ours = result.seconds, result.ours
         row = [result.case, str(result.threads), milliseconds(seconds["memory"]), milliseconds(seconds[ours])]
         row += [f"{result.bytes * 1e-9 / seconds[ours]:.2f}", f"{result.of_pass:.2f}" if result.of_pass else "-"]
+        row.append(f"{TITLES[result.rival[0]]} {_factor(result.rival[1])}" if result.rival else "-")
         row += [_against(result, name) if name != ours else "-" for name in ("new", *peers)]
         rows.append(row)
     return table([*header, *(TITLES[name] for name in peers)], rows)
 
 
 def _against(result: Result, name: str) -> str:
-    """Milliseconds of another, and how many of our times they are; bold where we lose."""
+    """Milliseconds of another, and how many of our times they are."""
     ratio = result.ratio(name)
     if ratio is None:
         return "-"
     seconds = result.heap_reuse["torch"] if name == HEAP_REUSE else result.seconds[name]
-    return f"{milliseconds(seconds)} ({f'**{ratio:.2f}x**' if ratio < 1 else f'{ratio:.2f}x'})"
+    return f"{milliseconds(seconds)} ({_factor(ratio)})"
+
+
+def _factor(ratio: float) -> str:
+    return f"**{ratio:.2f}x**" if ratio < 1 else f"{ratio:.2f}x"
 
 
 def _errors(results: Sequence[Result]) -> str:
