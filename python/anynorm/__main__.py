@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     options.words = words[1:]
     if "run" in options:
+        if options.run is not _info.run:
+            try:
+                anynorm.active_isa()
+            except ValueError as error:  # a wrong ANYNORM_ISA; info says so itself
+                parser.exit(1, f"{error}\n")
         status: int = options.run(options)
         return status
     for name, path in _directories().items():

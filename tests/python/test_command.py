@@ -61,6 +61,14 @@ def test_info_helps_with_a_wrong_environment() -> None:
     assert "ANYNORM_ISA" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["selftest", "bench"])
+def test_a_wrong_environment_stops_the_others(command: str) -> None:
+    done = ask(command, ANYNORM_ISA="sse9")
+    assert done.returncode == 1
+    assert "ANYNORM_ISA" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_build_names_no_folder() -> None:
     assert _core.build.keys() == {"compiler", "type", "flags", "kernels", "openmp"}
     assert not any("/" in text for text in _core.build.values())

@@ -14,6 +14,7 @@ from anynorm.bench.result import Result
 # Two colours that are told apart with any kind of colour vision (Okabe and Ito), and shapes that differ besides.
 WIN, LOSS, PASS = "#0072B2", "#D55E00", "#888888"
 ROW_INCHES = 0.21
+HEAD_INCHES, FOOT_INCHES = 0.5, 0.25
 FURTHEST = (1 / 40, 40.0)
 
 
@@ -23,16 +24,19 @@ def draw(results: Sequence[Result], about: str, path: Path) -> None:
     results = [result for result in results if result.rival]
     counts = sorted({result.threads for result in results})
     rows = _rows(results)
-    heights = len(rows) * ROW_INCHES
-    figure = figures.Figure(figsize=(3.6 + 4.6 * len(counts), heights + 1.5), layout="constrained")
+    height = len(rows) * ROW_INCHES + 0.9 + HEAD_INCHES + FOOT_INCHES
+    figure = figures.Figure(figsize=(3.6 + 4.6 * len(counts), height), layout="constrained")
+    used = (HEAD_INCHES + FOOT_INCHES) / height
+    figure.get_layout_engine().set(rect=(0, FOOT_INCHES / height, 1, 1 - used))
     panels = figure.subplots(1, max(len(counts), 1), sharex=True, sharey=True, squeeze=False)[0]
     for panel, count in zip(panels, counts, strict=False):
         _axes(panel, _limits(results), f"{count} thread{'s' if count > 1 else ''}")
         _marks(panel, rows, {result.case: result for result in results if result.threads == count})
     _names(panels[0], rows)
-    figure.suptitle("anynorm beside the fastest peer of each case", fontsize=13, fontweight="bold", x=0.01, ha="left")
-    figure.supxlabel(about, fontsize=7, color="#555555", x=0.01, ha="left")
-    figure.savefig(path, dpi=150)
+    figure.text(0.01, 1, "anynorm beside the fastest peer of each case", fontsize=13, fontweight="bold", va="top")
+    figure.text(0.01, 0, about, fontsize=7, color="#555555", va="bottom")
+    _legend(figure)
+    figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.2)
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[str, str]]:
@@ -60,6 +64,7 @@ def _marks(panel: Any, rows: Sequence[tuple[str, str]], results: dict[str, Resul
         if result is None or result.rival is None:
             continue
         name, ratio = result.rival
+        panel.axhline(place, color="#eeeeee", linewidth=0.7, zorder=0)  # leads from the name to the number
         colour, marker = (WIN, "o") if ratio >= 1 else (LOSS, "s")
         shown = min(max(ratio, low), high)
         panel.plot([1, shown], [place, place], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
@@ -99,12 +104,16 @@ def _axes(panel: Any, limits: tuple[float, float], title: str) -> None:
 
 
 def _names(panel: Any, rows: Sequence[tuple[str, str]]) -> None:
-    """Cases at the left, and what the marks mean."""
+    """Cases at the left, sections in bold."""
     panel.set_ylim(len(rows) - 0.3, -0.9)
     panel.set_yticks(range(len(rows)), [case or section.replace("-", " ") for section, case in rows], fontsize=7.5)
     for label, (_, case) in zip(panel.get_yticklabels(), rows, strict=True):
         if not case:
             label.set_fontweight("bold")
+
+
+def _legend(figure: Any) -> None:
+    """What the marks mean, below the title."""
     lines: Any = importlib.import_module("matplotlib.lines")
     marks = [
         lines.Line2D([], [], color=WIN, marker="o", linewidth=2, label="faster than the fastest peer"),
@@ -113,4 +122,5 @@ def _names(panel: Any, rows: Sequence[tuple[str, str]]) -> None:
             [], [], color=PASS, marker="D", linestyle="", markerfacecolor="white", label="share of the memory pass"
         ),
     ]
-    panel.figure.legend(handles=marks, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    place = (0, 1 - HEAD_INCHES / figure.get_figheight())
+    figure.legend(handles=marks, loc="lower left", bbox_to_anchor=place, ncols=3, fontsize=8, frameon=False)
