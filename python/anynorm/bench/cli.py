@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--list", action="store_true", help="print the names of the cases and stop")
     option("--threads", type=at_least_one, nargs="+", metavar="N", help="default: 1 and all")
     option("--repeat", type=at_least_one, metavar="N", help="rounds in which everybody has one lap (default: 9)")
-    option("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="default: all that are installed")
+    known = f"some of {', '.join(PEERS)} (default: all that are installed)"
+    option("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=known)
     option("--output", type=Path, metavar="DIR", help="where to write table.md, results.json and chart.png")
     option("--shapes", type=Path, default=SHAPES, metavar="FILE", help="another list of cases")
     option("--min-mib", type=int, default=0, metavar="N", help="repeat the first axis until x has as many MiB")

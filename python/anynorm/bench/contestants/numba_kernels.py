@@ -36,8 +36,10 @@ class NumbaKernels(Contestant):
         """Set the threads; more than numba has started are refused."""
         before = self._numba.get_num_threads()
         self._numba.set_num_threads(min(threads, self._numba.config.NUMBA_NUM_THREADS))
-        yield
-        self._numba.set_num_threads(before)
+        try:
+            yield
+        finally:
+            self._numba.set_num_threads(before)
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Choose a kernel by where the sets lie in memory."""
