@@ -66,6 +66,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """The tests of the Python benchmark and its peers, but for torch, which is tested where it is installed."""
+    session.install(".[bench]", *group("test"))
+    session.run("pytest", "-m", "not native", "tests/python/test_bench.py", *session.posargs)
+
+
+@nox.session
 def cpp(session: nox.Session) -> None:
     """The C++ tests on every instruction set: optimized, then the smallest build, then a shared library."""
     for preset in session.posargs or ["release", "scalar", "shared"]:

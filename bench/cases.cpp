@@ -16,6 +16,15 @@ std::vector<std::int64_t> integers(const std::string& text, char separator) {
     return values;
 }
 
+anynorm::DType dtype_named(const std::string& name) {
+    using enum anynorm::DType;
+    if (name == "f32") return f32;
+    if (name == "f64") return f64;
+    if (name == "f16") return f16;
+    if (name == "bf16") return bf16;
+    throw std::invalid_argument(name);
+}
+
 /// Understands one word such as axis=0,2,3 and adds it to the name.
 void read_option(Case& result, const std::string& word, const Resize& resize) {
     const std::size_t equals = word.find('=');
@@ -26,6 +35,8 @@ void read_option(Case& result, const std::string& word, const Resize& resize) {
         result.axes.assign(values.begin(), values.end());
     } else if (key == "channel") {
         result.channel_axis = static_cast<int>(values.at(0));
+    } else if (key == "training" && result.kind == "batch_norm") {
+        result.training = values.at(0) != 0;
     } else if (key == "groups") {
         result.groups = std::min(values.at(0), resize.max_length);
         result.name.replace(result.name.rfind('=') + 1, std::string::npos, std::to_string(result.groups));
@@ -39,8 +50,7 @@ Case read_case(const std::string& line, const Resize& resize) {
     std::string dtype, shape;
     Case result;
     words >> result.kind >> dtype >> shape;
-    if (dtype != "f32" && dtype != "f64") throw std::invalid_argument(dtype);
-    result.dtype = dtype == "f32" ? anynorm::DType::f32 : anynorm::DType::f64;
+    result.dtype = dtype_named(dtype);
     result.shape = integers(shape, 'x');
     result.axes = {-1};
 
@@ -76,14 +86,15 @@ std::vector<Case> read_cases(const std::string& path, const Resize& resize) {
     int number = 0;
     for (std::string line; std::getline(file, line);) {
         ++number;
-        if (line.empty() || line.front() == '#') continue;
+        if (line.empty() || line.front() == '#' || line.front() == '[') continue;
         try {
             Case next = read_case(line, resize);
             const auto known = [&](const Case& other) { return other.name == next.name; };
             if (std::none_of(cases.begin(), cases.end(), known)) cases.push_back(std::move(next));
         } catch (const std::exception&) {
             std::string message = path + ":" + std::to_string(number) + ": expected `kind dtype shape`, ";
-            message += "then axis= of moments or channel= and groups= of a norm; got `" + line + "`";
+            message += "then axis= of moments or channel=, groups= and training= of the norms that have them; got `";
+            message += line + "`";
             throw std::runtime_error(message);
         }
     }

@@ -19,6 +19,7 @@ struct Case {
     std::vector<int> axes;  ///< of moments; layer and RMS norm take the last
     int channel_axis = 1;   ///< of batch, group and instance norm
     std::int64_t groups = 1;
+    bool training = true;  ///< of batch norm: statistics of x, not running ones
 
     bool writes() const { return kind != "moments"; }
     std::int64_t channels() const;

@@ -6,35 +6,31 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
-#include <new>
-#include <random>
-#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "calls.hpp"
 #include "cases.hpp"
+#include "memory.hpp"
 #include "passes.hpp"
 
 namespace bench {
 namespace {
 
 constexpr const char* usage = R"(anynorm_bench: also takes
-    --shapes=FILE       another list than bench/shapes.txt
+    --shapes=FILE       another list than the one that comes with the Python package
     --threads=1,2       1 and the maximum, if left out
     --min-mib=NUMBER    repeat the first axis of every shape until x has as many MiB (4 times the last cache: DRAM)
     --max-length=NUMBER cut longer axes, for a quick look
 )";
 
 struct Flags {
-    // Beside this file, wherever the sources were when they were compiled.
-    std::string shapes = (std::filesystem::path(__FILE__).parent_path() / "shapes.txt").string();
+    std::string shapes = BENCH_SHAPES;  // where the sources were when they were compiled
     std::vector<int> threads;
     Resize resize;
 };
@@ -73,96 +69,6 @@ Flags read_flags(int& argc, char** argv) {
             throw std::runtime_error("--threads: expected 1, because the benchmarks were compiled without OpenMP");
     }
     return flags;
-}
-
-/// Memory as an embedder has it, from a cache line on, filled and so touched before the first measurement.
-template <class T>
-class Buffer {
-  public:
-    explicit Buffer(std::size_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), alignment))) {
-        // A prime number of normal values, repeated: no two neighbouring rows or channels are alike.
-        constexpr std::size_t distinct = 65537;
-        std::mt19937 random(7);  // NOLINT(cert-msc51-cpp): the same data in every run
-        std::normal_distribution<double> normal(3, 2);
-        for (std::size_t i = 0; i < std::min(size, distinct); ++i) data_[i] = static_cast<T>(normal(random));
-        for (std::size_t i = distinct; i < size; ++i) data_[i] = data_[i - distinct];
-    }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    ~Buffer() { ::operator delete(data_, alignment); }
-
-    T* data() const { return data_; }
-
-  private:
-    static constexpr std::align_val_t alignment{64};
-    T* data_;
-};
-
-/// What all cases of a dtype work on, one after the other.
-template <class T>
-struct Buffers {
-    Buffer<T> x, y, parameters;
-    explicit Buffers(const std::vector<Case>& cases)
-        : x(longest(cases)), y(longest(cases)), parameters(longest(cases)) {}
-
-    static std::size_t longest(const std::vector<Case>& cases) {
-        std::size_t bytes = 0;
-        for (const Case& each : cases)
-            if (each.dtype == anynorm::dtype_of<T>()) bytes = std::max(bytes, each.bytes());
-        return bytes / sizeof(T);
-    }
-};
-
-using Call = std::function<void()>;
-
-/// The call of the library that a case stands for, ready to run.
-template <class T>
-Call make_call(const Case& each, const Buffers<T>& buffers, int threads) {
-    const anynorm::TensorView x = anynorm::view(buffers.x.data(), each.shape);
-    const anynorm::TensorView y = anynorm::view(buffers.y.data(), each.shape);
-    const anynorm::Axes axes{std::span(each.axes)};
-    std::vector<bool> reduced(each.shape.size());
-    for (const int axis : each.axes) reduced.at(static_cast<std::size_t>(axis < 0 ? axis + x.rank : axis)) = true;
-    std::vector<std::int64_t> normalized, kept;
-    for (std::size_t axis = 0; axis < reduced.size(); ++axis)
-        (reduced[axis] ? normalized : kept).push_back(each.shape[axis]);
-
-    if (each.kind == "moments") {
-        std::size_t sets = 1;
-        for (const std::int64_t length : kept) sets *= static_cast<std::size_t>(length);
-        const auto results = std::make_shared<std::vector<double>>(3 * sets);
-        const auto column = [&](std::size_t i) { return anynorm::view(results->data() + i * sets, kept); };
-        const anynorm::MomentsView out{.count = column(0), .mean = column(1), .m2 = column(2)};
-        return [=, keep = results] { anynorm::moments(x, {axes}, out, {.num_threads = threads}); };
-    }
-    if (each.kind == "layer_norm" || each.kind == "rms_norm") {
-        const anynorm::TensorView weight = anynorm::view(buffers.parameters.data(), normalized);
-        if (each.kind == "rms_norm")
-            return [=, options = anynorm::RmsNormOptions{.weight = weight, .num_threads = threads}] {
-                anynorm::rms_norm(x, y, axes, options);
-            };
-        return [=, options = anynorm::LayerNormOptions{.weight = weight, .bias = weight, .num_threads = threads}] {
-            anynorm::layer_norm(x, y, axes, options);
-        };
-    }
-    const anynorm::TensorView weight = anynorm::view(buffers.parameters.data(), {each.channels()});
-    const auto with_channels = [&](auto options) {
-        options.weight = options.bias = weight;
-        options.channel_axis = each.channel_axis;
-        options.num_threads = threads;
-        return options;
-    };
-    if (each.kind == "batch_norm")
-        return [=, options = with_channels(anynorm::BatchNormOptions{.training = true})] {
-            anynorm::batch_norm(x, y, options);
-        };
-    if (each.kind == "group_norm")
-        return [=, groups = each.groups, options = with_channels(anynorm::GroupNormOptions{})] {
-            anynorm::group_norm(x, y, groups, options);
-        };
-    if (each.kind == "instance_norm")
-        return [=, options = with_channels(anynorm::InstanceNormOptions{})] { anynorm::instance_norm(x, y, options); };
-    throw std::runtime_error("shapes: expected the name of a norm or moments, got " + each.kind);
 }
 
 /// Seconds a call, of every run of google-benchmark. A run of fewer calls than another was a rehearsal: so it finds
@@ -227,8 +133,7 @@ void add_benchmark(const std::string& name, double bytes, Samples& samples, Call
     benchmark::RegisterBenchmark(name.c_str(), run)->UseRealTime();
 }
 
-template <class T>
-void add_case(const Case& each, const Buffers<T>& buffers, Row& row) {
+void add_case(const Case& each, const Buffers& buffers, Row& row) {
     const std::string threads = "/threads:" + std::to_string(row.threads);
     add_benchmark(each.name + threads, row.bytes, row.norm, make_call(each, buffers, row.threads));
     const auto add_pass = [&](const std::string& name, Call call) {
@@ -246,6 +151,17 @@ void add_case(const Case& each, const Buffers<T>& buffers, Row& row) {
     }
 }
 
+/// Why the library does not take a case: its half types are young. A refusal of any other is a mistake of ours.
+std::string refusal(const Case& each, const Buffers& buffers) {
+    if (each.dtype != anynorm::DType::f16 && each.dtype != anynorm::DType::bf16) return {};
+    try {
+        make_call(each, buffers, 1)();
+        return {};
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    }
+}
+
 int run(int argc, char** argv) {
     // Ours first: google-benchmark prints the names of the flags that it does not know, and its own help.
     const Flags flags = read_flags(argc, argv);
@@ -258,18 +174,18 @@ int run(int argc, char** argv) {
         "anynorm", std::string(anynorm::version()) + ", " + std::string(anynorm::name(anynorm::active_isa())));
 
     const std::vector<Case> cases = read_cases(flags.shapes, flags.resize);
-    const Buffers<float> single(cases);
-    const Buffers<double> twice(cases);
+    std::map<anynorm::DType, Buffers> buffers;
+    for (const Case& each : cases) buffers.try_emplace(each.dtype, each.dtype, cases);
     std::vector<std::unique_ptr<Row>> rows;
     for (const Case& each : cases) {
+        if (const std::string reason = refusal(each, buffers.at(each.dtype)); !reason.empty()) {
+            std::fprintf(stderr, "skipped %s: %s\n", each.name.c_str(), reason.c_str());
+            continue;
+        }
         for (const int threads : flags.threads) {
             const double bytes = static_cast<double>(each.bytes()) * (each.writes() ? 2 : 1);
             Row& row = *rows.emplace_back(new Row{each.name, threads, bytes, {}, {}});
-            if (each.dtype == anynorm::DType::f32) {
-                add_case(each, single, row);
-            } else {
-                add_case(each, twice, row);
-            }
+            add_case(each, buffers.at(each.dtype), row);
         }
     }
     benchmark::RunSpecifiedBenchmarks();

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m anynorm``: what is installed, and where its C++ parts are."""
+"""``python -m anynorm``: look at this install, check it, measure it, and find its C++ parts."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 import anynorm
+from anynorm import _info, _selftest
+from anynorm.bench import cli as bench
 
 
 def _directories() -> dict[str, Path]:
@@ -21,35 +23,48 @@ def _directories() -> dict[str, Path]:
     }
 
 
-def _info() -> str:
-    return "\n".join(
-        (
-            f"anynorm      {anynorm.__version__}",
-            f"instructions {anynorm.active_isa()} (available: {', '.join(anynorm.available_isas())})",
-            f"threads      {anynorm.max_threads()}",
-            f"numpy        {np.__version__}",
-        )
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m anynorm", description=__doc__.replace("``", ""))
-    wanted = parser.add_mutually_exclusive_group(required=True)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m anynorm", description=(__doc__ or "").replace("``", ""))
+    wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--version", action="version", version=anynorm.__version__)
     wanted.add_argument("--cmakedir", action="store_true", help="print the directory for -Danynorm_DIR=")
     wanted.add_argument("--includes", action="store_true", help="print the compiler flag for the C++ headers")
     wanted.add_argument("--pkgconfigdir", action="store_true", help="print the directory for PKG_CONFIG_PATH")
-    wanted.add_argument("command", nargs="?", choices=["info"], help="print version, instruction sets and threads")
-    options = parser.parse_args(arguments)
-    if options.command:
-        print(_info())
-        return
-    name, path = next((name, path) for name, path in _directories().items() if getattr(options, name))
-    if not path.is_dir():
-        parser.exit(1, f"anynorm: expected the C++ parts in {path}, which does not exist\n")
-    print(f"-I{path}" if name == "includes" else path)
+    commands = parser.add_subparsers(title="commands", metavar="command")
+    for name, module, text in (
+        ("info", _info, "print version, instruction sets, threads, caches and how anynorm was built"),
+        ("selftest", _selftest, "check this install on this CPU, in seconds"),
+        ("bench", bench, "measure anynorm beside its peers that are installed"),
+    ):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for; the result is the exit status."""
+    parser = _parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(words)
+    options.words = words[1:]
+    if "run" in options:
+        if options.run is not _info.run:
+            try:
+                anynorm.active_isa()
+            except ValueError as error:  # a wrong ANYNORM_ISA; info says so itself
+                parser.exit(1, f"{error}\n")
+        status: int = options.run(options)
+        return status
+    for name, path in _directories().items():
+        if getattr(options, name):
+            if not path.is_dir():
+                parser.exit(1, f"anynorm: expected the C++ parts in {path}, which does not exist\n")
+            print(f"-I{path}" if name == "includes" else path)
+            return 0
+    parser.print_help()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

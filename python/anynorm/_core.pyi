@@ -8,6 +8,7 @@ from anynorm._moments import Moments
 from anynorm._shared import Array, Axis, Lengths
 
 __version__: str
+build: dict[str, str]
 
 _Result: TypeAlias = Array | tuple[Array, Moments]
 

@@ -33,10 +33,22 @@ void use(py::handle object) {
     throw std::invalid_argument("use_isa: expected one of " + known + ", got " + wanted);
 }
 
+/// How this module was compiled, for reports of errors; python/CMakeLists.txt fills it in.
+py::dict build() {
+    py::dict facts;
+    facts["compiler"] = ANYNORM_BUILD_COMPILER;
+    facts["type"] = ANYNORM_BUILD_TYPE;
+    facts["flags"] = ANYNORM_BUILD_FLAGS;
+    facts["kernels"] = ANYNORM_BUILD_KERNELS;
+    facts["openmp"] = ANYNORM_BUILD_OPENMP;
+    return facts;
+}
+
 }  // namespace
 
 void add_runtime(py::module_& module) {
     module.attr("__version__") = std::string(version());
+    module.attr("build") = build();
     module.def("available_isas", &available);
     module.def("active_isa", [] { return to_str(active_isa()); });
     module.def("use_isa", &use, py::arg("name"), py::pos_only());

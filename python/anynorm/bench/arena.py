@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the contestants of a case share: the arrays, and what they should make of them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anynorm.bench.expression import expression
+from anynorm.bench.shapes import Case
+
+Array = NDArray[Any]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Look up an element type of the list; bfloat16 is that of ml_dtypes."""
+    if name == "bf16":
+        dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        return dtype
+    return np.dtype({"f16": "float16", "f32": "float32", "f64": "float64"}[name])
+
+
+class Arena:
+    """The arrays of a case. Parameters and running statistics are float32 for the half types."""
+
+    def __init__(self, case: Case) -> None:
+        """Draw everything, and touch the memory of y."""
+        random = np.random.default_rng(7)
+        dtype = numpy_dtype(case.dtype)
+        drawn: Any = np.float64 if case.dtype == "f64" else np.float32
+        x = random.standard_normal(case.shape, drawn)
+        x *= 2
+        x += 3
+        self.x: Array = x.astype(dtype, copy=False)
+        self.y: Array = np.ones_like(self.x)
+        parameters = random.standard_normal((4, case.channels), drawn) + np.array([[1], [0], [3], [0]], drawn)
+        parameters[3] = parameters[3] ** 2 + 2
+        # Rounded to the type of x, which some peers want: else they would seem to err.
+        self.weight, self.bias, self.mean, self.var = parameters.astype(dtype).astype(drawn)
+
+    @property
+    def operands(self) -> tuple[Array, ...]:
+        """The arguments of `expression`."""
+        return self.x, self.weight, self.bias, self.mean, self.var
+
+
+def exact_arrays(case: Case, arena: Arena) -> tuple[Array, ...]:
+    """Compute what everybody should return: float64, or the long double of the platform for float64 input."""
+    wider = np.longdouble if case.dtype == "f64" else np.float64
+    result = expression(np, case, *(operand.astype(wider) for operand in arena.operands))
+    return result if isinstance(result, tuple) else (result,)
+
+
+def max_error(results: tuple[Array, ...], exact: tuple[Array, ...]) -> float:
+    """Find the largest difference of any element; NaN if there is one."""
+    return max(float(np.max(np.abs(y - z))) for y, z in zip(results, exact, strict=True))

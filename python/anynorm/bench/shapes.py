@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of shapes that the C++ and the Python benchmark share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SHAPES = Path(__file__).with_name("shapes.txt")
+
+ITEMSIZE = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}
+OPTIONS = {
+    "layer_norm": set[str](),
+    "rms_norm": set[str](),
+    "batch_norm": {"channel", "training"},
+    "group_norm": {"channel", "groups"},
+    "instance_norm": {"channel"},
+    "moments": {"axis"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the list: which function, on what."""
+
+    name: str
+    listed: str
+    """Section and name as in the list, whatever the resizing has made of the shape."""
+    section: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    axis: tuple[int, ...] = (-1,)
+    channel: int = 1
+    groups: int = 1
+    training: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that must move: all of x, and all of y if there is one."""
+        return math.prod(self.shape) * ITEMSIZE[self.dtype] * (1 if self.kind == "moments" else 2)
+
+    @property
+    def over_channels(self) -> bool:
+        """Whether the parameters lie along the channel axis, not the last."""
+        return self.kind in {"batch_norm", "group_norm", "instance_norm"}
+
+    @property
+    def channels(self) -> int:
+        """Length of weight and bias."""
+        return self.shape[self.channel if self.over_channels else -1]
+
+    @property
+    def set_axes(self) -> tuple[int, ...]:
+        """The axes that a set runs over, as numbers from 0; a set of group_norm has only some of the channels."""
+        rank = len(self.shape)
+        if not self.over_channels:
+            return tuple(sorted(axis % rank for axis in self.axis))
+        first = 0 if self.kind == "batch_norm" else 1
+        return tuple(axis for axis in range(first, rank) if axis != self.channel % rank)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Changes to every shape of the list; cases that become equal are measured once."""
+
+    max_length: int | None = None  # longer axes are cut
+    min_bytes: int = 0  # the first axis is repeated until x has as many, to leave the cache behind
+    max_bytes: int | None = None  # the first axis is cut until x has no more, for a quick look
+
+    def __call__(self, shape: list[int], itemsize: int) -> tuple[int, ...]:
+        """Resize one shape."""
+        shape = [min(length, self.max_length or length) for length in shape]
+        item = math.prod(shape[1:]) * itemsize
+        if self.max_bytes is not None:
+            shape[0] = min(shape[0], max(1, self.max_bytes // max(item, 1)))
+        shape[0] *= max(1, -(-self.min_bytes // max(shape[0] * item, 1)))
+        return tuple(shape)
+
+
+def read_case(line: str, section: str, resize: Resize) -> Case:
+    """Understand one line; raises KeyError or ValueError."""
+    kind, dtype, lengths, *words = line.split()
+    shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype])
+    options: dict[str, tuple[int, ...]] = {}
+    for word in words:
+        key, values = word.split("=")
+        options[key] = tuple(map(int, values.split(",")))
+    if unknown := options.keys() - OPTIONS[kind]:
+        raise ValueError(unknown)
+    if "groups" in options and resize.max_length:
+        options["groups"] = (min(*options["groups"], resize.max_length),)
+    told = [f"{key}={','.join(map(str, values))}" for key, values in options.items()]
+    return Case(
+        name="/".join([kind, "x".join(map(str, shape)), dtype, *told]),
+        listed="/".join([section, kind, lengths, dtype, *words]),
+        section=section,
+        kind=kind,
+        dtype=dtype,
+        shape=shape,
+        axis=options.get("axis", (-1,)),
+        channel=options.get("channel", (1,))[0],
+        groups=options.get("groups", (1,))[0],
+        training=bool(options.get("training", (1,))[0]),
+    )
+
+
+def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequence[str] = ("",)) -> list[Case]:
+    """Read the list, of which `parts` chooses those cases whose section and name contain one of them."""
+    cases: dict[str, Case] = {}
+    section = ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            try:
+                case = read_case(line, section, resize or Resize())
+            except (KeyError, ValueError):
+                expected = "expected `kind dtype shape`, then axis= of moments"
+                expected += " or channel=, groups= and training= of the norms that have them"
+                raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
+            if any(part in case.listed for part in parts):
+                cases.setdefault(case.name, case)
+    return list(cases.values())
+
+
+def one_of_each(cases: list[Case]) -> list[Case]:
+    """Choose the first case of every kind, dtype and choice of axes in each section."""
+    first: dict[tuple[object, ...], Case] = {}
+    for case in cases:
+        first.setdefault((case.section, case.kind, case.dtype, case.axis, case.channel, case.training), case)
+    return list(first.values())
