@@ -3,6 +3,7 @@
 #pragma once
 
 #include "affine.inl.hpp"
+#include "columns.inl.hpp"
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
 #include "rows.inl.hpp"
