@@ -23,7 +23,9 @@ constexpr std::int64_t max_chunks = 256;
 constexpr std::int64_t piece_bytes = 256 * 1024;
 // Sets in many places are walked faster side by side, in longer stretches of memory, though L2 cannot hold so many:
 // the last cache still gives them back at several times the speed of memory.
-constexpr std::int64_t wide_piece_bytes = 4 * 1024 * 1024;
+constexpr std::int64_t wide_piece_bytes = 2 * 1024 * 1024;
+// Up to here a second read of a piece comes from the last cache.
+constexpr std::int64_t cached_bytes = 4 * 1024 * 1024;
 constexpr std::int64_t min_piece_bytes = 32 * 1024;
 constexpr std::int64_t max_piece_cells = 1024;
 // A row is written while the next is read: a piece of fewer rows would wait for its first and its last.
@@ -243,7 +245,7 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
         const bool uneven = plan.sets.pieces < 4 * threads && plan.sets.pieces % threads != 0;
         // What no cache gives back is better read twice in the order of memory.
         const bool from_memory =
-            request.apply && column && elements / plan.sets.pieces * request.element_bytes > wide_piece_bytes;
+            request.apply && column && elements / plan.sets.pieces * request.element_bytes > cached_bytes;
         if ((uneven || from_memory) && can_split) plan.mode = Plan::Mode::split_sets;
     } else if (few_cells) {
         plan.mode = Plan::Mode::split_sets;

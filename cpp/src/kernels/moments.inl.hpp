@@ -166,17 +166,35 @@ template <class X, class Beside = Nothing>
 /// Several short rows: their sums are finished together.
 constexpr std::int64_t row_group = 16, short_row = 512;
 
+/// The sums of a row that is one group of RowSums at most, four lanes of each.
+template <class X>
+[[gnu::always_inline]] inline void SumShortRow(const X* x, std::int64_t n, Compute<X> c, double* lanes1,
+                                               double* lanes2) {
+    const Pack<double> shift = PackSet(static_cast<double>(c));
+    Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
+    std::int64_t i = 0;
+    for (; i + pack_size <= n; i += pack_size) {
+        const Pack<double> d = PackLoadPromote(x + i) - shift;
+        s1 = PackAccumulate(s1, d);
+        s2 = PackMulAdd(d, d, s2);
+    }
+    if (i < n) {
+        const Pack<double> d = PackLoadPromoteN(x + i, n - i, c) - shift;
+        s1 = s1 + d;
+        s2 = PackMulAdd(d, d, s2);
+    }
+    PackReduceToQuarter(s1, lanes1);
+    PackReduceToQuarter(s2, lanes2);
+}
+
 template <class X>
 void SumShortRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, Cell* out) {
     double c[row_group], quarter1[row_group][4], quarter2[row_group][4], s1[row_group], s2[row_group];
     for (std::int64_t row = 0; row < rows; ++row) {
         const X* p = x + row * args.cell_stride;
         const Compute<X> shift = ShiftOfRow(args, p);
-        RowSums sums;
-        sums.AddRun(p, args.n, shift);
         c[row] = static_cast<double>(shift);
-        PackReduceToQuarter(sums.Sum(), quarter1[row]);
-        PackReduceToQuarter(sums.SumOfSquares(), quarter2[row]);
+        SumShortRow(p, args.n, shift, quarter1[row], quarter2[row]);
     }
     for (std::int64_t row = 0; row < rows; ++row) {
         s1[row] = (quarter1[row][0] + quarter1[row][2]) + (quarter1[row][1] + quarter1[row][3]);
