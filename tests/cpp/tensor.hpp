@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct Layout {
     std::int64_t step = 1;  ///< between elements of the fastest axis
     std::int64_t gap = 0;   ///< after every run of the fastest axis
     bool reversed = false;  ///< all strides negative
+
+    friend void PrintTo(const Layout& self, std::ostream* out) { *out << self.name; }
 
     /// The axes from the slowest to the fastest.
     std::vector<int> axes(int rank) const {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <ostream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -164,6 +165,8 @@ struct Sets {
     Shape shape;
     std::vector<int> reduce;
     Shape moments, parameters;
+
+    friend void PrintTo(const Sets& self, std::ostream* out) { *out << self.name; }
 };
 
 const Sets all_sets[] = {

@@ -9,6 +9,7 @@
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
 #include "simd.hpp"
+#include "tiny_rows.inl.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
 namespace {

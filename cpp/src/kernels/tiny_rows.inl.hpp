@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of fewer than 16 elements, 16 rows at a time: vectors lie across the rows, which are transposed on the way in
+// and out. The sums are those of the row kernel to the bit: there every element has a lane of its own, here a vector.
+#pragma once
+
+#include "kernel_table.hpp"
+#include "moments.inl.hpp"
+#include "simd.hpp"
+
+namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
+namespace {
+
+template <class X>
+class TinyRows {
+  public:
+    using C = Compute<X>;
+
+    /// Reads `rows` rows, 16 at most, of `n` elements.
+    TinyRows(const X* x, std::int64_t row_stride, std::int64_t rows, std::int64_t n) : n_(n), rows_(rows) {
+        if (rows < pack_size) {
+            for (std::int64_t i = 0; i < n; ++i) PackStore(elements_[i], PackSet(C(0)));
+        }
+        for (std::int64_t row = 0; row < rows; ++row) {
+            for (std::int64_t i = 0; i < n; ++i) elements_[i][row] = Load(x + row * row_stride + i);
+        }
+    }
+
+    /// Sums as MomentsRow does; `args` are those of the rows.
+    void Sum(const MomentsArgs<X>& args, const X* x, Cell* out) const {
+        const Pack<double> c = args.center ? PackLoadPromote(elements_[0]) : PackSet(0.0);
+        Pack<double> quarter1[4], quarter2[4];
+        for (int i = 0; i < 4; ++i) {
+            quarter1[i] = (Deviation(i, c) + Deviation(i + 8, c)) + (Deviation(i + 4, c) + Deviation(i + 12, c));
+            quarter2[i] = (Square(i, c) + Square(i + 8, c)) + (Square(i + 4, c) + Square(i + 12, c));
+        }
+        double about[pack_size], s1[pack_size], s2[pack_size];
+        PackStore(about, c);
+        PackStore(s1, (quarter1[0] + quarter1[2]) + (quarter1[1] + quarter1[3]));
+        PackStore(s2, (quarter2[0] + quarter2[2]) + (quarter2[1] + quarter2[3]));
+        if (FinishAll(static_cast<double>(n_), args.center, rows_, about, s1, s2, out)) return;
+        for (std::int64_t row = 0; row < rows_; ++row) {
+            out[row] = Finish(args, x + row * args.cell_stride, about[row], s1[row], s2[row]);
+        }
+    }
+
+    /// Writes the rows, given a mean (as a pair), a rstd, a weight and a bias for each; weight and bias may vary along
+    /// the rows instead.
+    template <bool weight_varies, bool bias_varies>
+    void Write(const AffineArgs<X>& args) const {
+        C weight[pack_size] = {}, bias[pack_size] = {};
+        for (std::int64_t row = 0; row < rows_; ++row) {
+            weight[row] = args.weight[row * args.weight_row];
+            bias[row] = args.bias[row * args.bias_row];
+        }
+        const Pack<C> mean = PackLoad(args.mean), mean_lo = PackLoad(args.mean_lo), rstd = PackLoad(args.rstd);
+        const Pack<C> row_weight = PackLoad(static_cast<const C*>(weight));
+        const Pack<C> row_bias = PackLoad(static_cast<const C*>(bias));
+        X results[pack_size];
+        for (std::int64_t i = 0; i < n_; ++i) {
+            const Pack<C> d = (PackLoad(elements_[i]) - mean) - mean_lo;
+            const Pack<C> scale = rstd * (weight_varies ? PackSet(args.weight[i]) : row_weight);
+            PackStore(static_cast<X*>(results), PackMulAdd(d, scale, bias_varies ? PackSet(args.bias[i]) : row_bias));
+            for (std::int64_t row = 0; row < rows_; ++row) args.y[row * args.y_row + i] = results[row];
+        }
+    }
+
+  private:
+    Pack<double> Deviation(std::int64_t i, const Pack<double>& c) const {
+        return i < n_ ? PackLoadPromote(elements_[i]) - c : PackSet(0.0);
+    }
+    Pack<double> Square(std::int64_t i, const Pack<double>& c) const {
+        const Pack<double> d = Deviation(i, c);
+        return d * d;
+    }
+
+    std::int64_t n_, rows_;
+    alignas(64) C elements_[pack_size][pack_size];
+};
+
+}  // namespace
+}  // namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE
