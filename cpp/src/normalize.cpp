@@ -6,6 +6,7 @@
 #include "overlap.hpp"
 #include "parallel.hpp"
 #include "schedule.hpp"
+#include "short_rows.hpp"
 #include "statistics_views.hpp"
 #include "validate.hpp"
 
@@ -92,6 +93,7 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
         }
         return;
     }
+    if (normalize_short_rows(x, reduced, y, options, table)) return;
     Call call;
     call.x = elements_of(x);
     call.y = elements_of(y);

@@ -3,7 +3,6 @@
 #include "anynorm/norms.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 
@@ -30,12 +29,13 @@ Axes all_axes_except(int rank, int first, int second) {
 
 /// A view whose own axes lie on the given axes (ascending) of an array of `rank`, and that broadcasts along the rest.
 TensorView placed_on(const TensorView& view, const Axes& axes, int rank) {
-    if (!view.given()) return view;
     TensorView result;
+    if (!view.given()) return result;
     result.data = view.data;
     result.dtype = view.dtype;
     result.rank = rank;
     std::fill_n(result.shape, rank, 1);
+    std::fill_n(result.strides, rank, 0);
     for (int i = 0; i < axes.size; ++i) {
         result.shape[axes.values[i]] = view.shape[i];
         result.strides[axes.values[i]] = view.strides[i];
@@ -59,6 +59,13 @@ TensorView split(const TensorView& view, int axis, std::int64_t parts) {
     return result;
 }
 
+/// Hands the statistics of a norm's options on to the engine. Six views are 1.6 KB: those not given stay where they are.
+template <class Options>
+void pass_statistics(const Options& options, NormalizeOptions& engine) {
+    if (options.given.given()) engine.given = options.given;
+    if (options.moments.given()) engine.moments = options.moments;
+}
+
 void check_parameter(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape,
                      int rank) {
     if (!view.given()) return;
@@ -69,7 +76,7 @@ void check_parameter(const char* caller, const char* what, const TensorView& vie
 /// Axes in ascending order, counted from 0, and x's shape along them.
 struct NormalizedAxes {
     Axes axes;
-    std::int64_t shape[max_rank] = {};
+    std::int64_t shape[max_rank];
 
     NormalizedAxes(const char* caller, const TensorView& x, const Axes& wanted) {
         const std::uint32_t set = detail::check_axes(caller, wanted, x.rank);
@@ -80,6 +87,20 @@ struct NormalizedAxes {
         }
     }
 };
+
+/// numpy.finfo(dtype).eps.
+double epsilon_of(DType dtype) {
+    switch (dtype) {
+        case DType::f16:
+            return 0x1p-10;
+        case DType::bf16:
+            return 0x1p-7;
+        case DType::f32:
+            return 0x1p-23;
+        default:
+            return 0x1p-52;
+    }
+}
 
 double element(const TensorView& view, std::int64_t offset) {
     return view.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(view.data)[offset])
@@ -203,14 +224,13 @@ void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, cons
     const NormalizedAxes normalized(caller, x, axes);
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
     check_parameter(caller, "bias", options.bias, normalized.shape, normalized.axes.size);
-    normalize(x, {.reduce = normalized.axes}, y,
-              {.weight = placed_on(options.weight, normalized.axes, x.rank),
-               .bias = placed_on(options.bias, normalized.axes, x.rank),
-               .eps = options.eps,
-               .given = options.given,
-               .moments = options.moments,
-               .num_threads = options.num_threads,
-               .caller = caller});
+    NormalizeOptions engine{.weight = placed_on(options.weight, normalized.axes, x.rank),
+                            .bias = placed_on(options.bias, normalized.axes, x.rank),
+                            .eps = options.eps,
+                            .num_threads = options.num_threads,
+                            .caller = caller};
+    pass_statistics(options, engine);
+    normalize(x, {.reduce = normalized.axes}, y, engine);
 }
 
 void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const RmsNormOptions& options) {
@@ -218,16 +238,13 @@ void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const 
     check_view(caller, "x", x);
     const NormalizedAxes normalized(caller, x, axes);
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
-    const double epsilon = x.dtype == DType::f32 ? static_cast<double>(std::numeric_limits<float>::epsilon())
-                                                 : std::numeric_limits<double>::epsilon();
-    normalize(x, {.reduce = normalized.axes}, y,
-              {.weight = placed_on(options.weight, normalized.axes, x.rank),
-               .eps = options.eps.value_or(epsilon),
-               .center = false,
-               .given = options.given,
-               .moments = options.moments,
-               .num_threads = options.num_threads,
-               .caller = caller});
+    NormalizeOptions engine{.weight = placed_on(options.weight, normalized.axes, x.rank),
+                            .eps = options.eps.value_or(epsilon_of(x.dtype)),
+                            .center = false,
+                            .num_threads = options.num_threads,
+                            .caller = caller};
+    pass_statistics(options, engine);
+    normalize(x, {.reduce = normalized.axes}, y, engine);
 }
 
 void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups, const GroupNormOptions& options) {
@@ -247,15 +264,14 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     check_shape(caller, "output", y, x.shape, x.rank);
 
     const Axes channel_axis{channel};
+    NormalizeOptions engine{.weight = split(placed_on(options.weight, channel_axis, x.rank), channel, num_groups),
+                            .bias = split(placed_on(options.bias, channel_axis, x.rank), channel, num_groups),
+                            .eps = options.eps,
+                            .num_threads = options.num_threads,
+                            .caller = caller};
+    pass_statistics(options, engine);
     normalize(split(x, channel, num_groups), {.reduce = all_axes_except(x.rank + 1, 0, channel)},
-              split(y, channel, num_groups),
-              {.weight = split(placed_on(options.weight, channel_axis, x.rank), channel, num_groups),
-               .bias = split(placed_on(options.bias, channel_axis, x.rank), channel, num_groups),
-               .eps = options.eps,
-               .given = options.given,
-               .moments = options.moments,
-               .num_threads = options.num_threads,
-               .caller = caller});
+              split(y, channel, num_groups), engine);
 }
 
 namespace {
@@ -286,10 +302,9 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
     NormalizeOptions engine{.weight = placed_on(options.weight, channel_axis, x.rank),
                             .bias = placed_on(options.bias, channel_axis, x.rank),
                             .eps = options.eps,
-                            .given = options.given,
-                            .moments = options.moments,
                             .num_threads = options.num_threads,
                             .caller = caller};
+    pass_statistics(options, engine);
     const Axes kept = norm.per_sample ? Axes{0, channel} : channel_axis;
     const Grouping sets{.reduce = all_axes_except(x.rank, kept.values[0], channel)};
     if (!norm.input_statistics && !options.given.given()) {

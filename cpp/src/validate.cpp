@@ -102,6 +102,7 @@ void check_apart(const char* caller, const char* what, const TensorView& out, co
 }
 
 void check_statistics(const char* caller, const MomentsView& views, const TensorView& x, std::uint32_t reduced) {
+    if (!views.given()) return;
     std::int64_t kept[max_rank], all[max_rank];
     int rank = 0;
     for (int axis = 0; axis < x.rank; ++axis) {
@@ -122,6 +123,7 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
 }
 
 void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced) {
+    if (!out.given()) return;
     check_statistics(caller, out, x, reduced);
     const NamedView views[] = {{"moments.count", out.count}, {"moments.mean", out.mean}, {"moments.m2", out.m2}};
     for (int i = 0; i < 3; ++i) {
@@ -135,6 +137,7 @@ void check_moments_output(const char* caller, const MomentsView& out, const Tens
 }
 
 void check_moments_apart(const char* caller, const MomentsView& out, const char* other_what, const TensorView& other) {
+    if (!out.given()) return;
     check_apart(caller, "moments.count", out.count, other_what, other);
     check_apart(caller, "moments.mean", out.mean, other_what, other);
     check_apart(caller, "moments.m2", out.m2, other_what, other);

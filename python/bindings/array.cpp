@@ -2,6 +2,7 @@
 #include "array.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace anynorm::python {
 namespace {
@@ -46,17 +47,19 @@ void show(PyObject* object, const Argument& argument, TensorView& view) {
         throw py::type_error(message(argument, "of dtype float32 or float64, got ") + text(array.descr));
     if (array.nd > max_rank) throw_value_error(argument, "of at most 16 axes, got " + std::to_string(array.nd));
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
+    const int shift = std::countr_zero(static_cast<std::uint64_t>(item));  // a division takes 5 ns, for every axis
     view.data = array.data;
     view.rank = array.nd;
     for (int axis = 0; axis < array.nd; ++axis) {
         view.shape[axis] = array.dimensions[axis];
         // NumPy leaves any number at all as the stride of an axis that nobody steps along.
+        view.strides[axis] = 0;
         if (array.dimensions[axis] <= 1) continue;
         if (array.strides[axis] & (item - 1))
             throw_value_error(argument, "with strides that are multiples of the item size " + std::to_string(item) +
                                             ", got " + std::to_string(array.strides[axis]) + " for axis " +
                                             std::to_string(axis) + "; use .copy()");
-        view.strides[axis] = array.strides[axis] / item;
+        view.strides[axis] = array.strides[axis] >> shift;
     }
     if (!(array.flags & Numpy::NPY_ARRAY_ALIGNED_))
         throw_value_error(argument, "at an address that is a multiple of " + std::to_string(item) +
