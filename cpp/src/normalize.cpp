@@ -39,9 +39,13 @@ void check_operands(const char* caller, const TensorView& x, AxisSet reduced, co
     check_moments_output(caller, options.moments, x, reduced);
 
     check_output(caller, "output", y);
-    if (!same_view(x, y)) check_apart(caller, "output", y, "x (or the same array)", x);
-    check_apart(caller, "output", y, "weight", options.weight);
-    check_apart(caller, "output", y, "bias", options.bias);
+    const Range written(y);
+    const auto check_read = [&](const char* what, const TensorView& view) {
+        if (view.given() && !written.apart_from(Range(view))) check_apart(caller, "output", y, what, view);
+    };
+    if (!same_view(x, y)) check_read("x (or the same array)", x);
+    check_read("weight", options.weight);
+    check_read("bias", options.bias);
     check_moments_apart(caller, options.given, "output", y);
     if (!options.moments.given()) return;
     for (const auto& [what, view] : {std::pair<const char*, const TensorView&>{"x", x},

@@ -61,21 +61,6 @@ struct Difference {
     }
 };
 
-/// The bytes between which a view that has elements lies: all there is to ask of two arrays that were allocated apart.
-struct Range {
-    std::intptr_t first, end;
-
-    explicit Range(const TensorView& view) noexcept {
-        const auto bytes = static_cast<std::intptr_t>(size_of(view.dtype));
-        first = reinterpret_cast<std::intptr_t>(view.data);
-        end = first + bytes;
-        for (int axis = 0; axis < view.rank; ++axis) {
-            const std::intptr_t reach = view.strides[axis] * (view.shape[axis] - 1) * bytes;
-            (reach < 0 ? first : end) += reach;
-        }
-    }
-};
-
 }  // namespace
 
 bool same_view(const TensorView& a, const TensorView& b) noexcept {
@@ -88,9 +73,7 @@ bool same_view(const TensorView& a, const TensorView& b) noexcept {
 }
 
 bool overlaps(const TensorView& a, const TensorView& b) noexcept {
-    if (!a.given() || !b.given() || a.size() == 0 || b.size() == 0) return false;
-    const Range of_a(a), of_b(b);
-    if (of_a.end <= of_b.first || of_b.end <= of_a.first) return false;
+    if (!a.given() || !b.given() || Range(a).apart_from(Range(b))) return false;
     Difference difference;
     difference.add(a, 1);
     difference.add(b, -1);

@@ -94,7 +94,7 @@ TABLE = {
     "normalize_weight": (lambda a: NO(a.x, 1, weight=a.w), V, "(6,)"),
     "normalize_weight_rank": (lambda a: NO(a.x, 1, weight=numbers(1, 4, 6, 5)), V, "(1, 4, 6, 5)"),
     "normalize_bias": (lambda a: NO(a.x, 1, bias=numbers(3, 1, 1)), V, "(3, 1, 1)"),
-    "weight_int": (lambda a: LN(a.x, None, np.ones(5, int)), T, "weight of dtype float32 or float64, got int64"),
+    "weight_int": (lambda a: LN(a.x, None, np.ones(5, int)), T, "weight of dtype float16, bfloat16, float32 or float64, got int64"),
     "weight_masked": (lambda a: LN(a.x, None, masked(a.w5)), T, "mask"),
     "weight_swapped": (lambda a: LN(a.x, None, swapped(a.w5)), T, ">f4"),
     "weight_list_of_int": (lambda a: LN(a.x, None, [1] * 5), T, "weight"),
@@ -149,7 +149,7 @@ TABLE = {
     "dtype_swapped": (lambda a: LN(a.x, dtype=">f4"), T, "dtype"),
     "dtype_nonsense": (lambda a: LN(a.x, dtype="number"), T, "dtype"),
     # out
-    "out_dtype": (lambda a: LN(a.x, out=a.out.astype(int)), T, "expected out of dtype float32 or float64, got int64"),
+    "out_dtype": (lambda a: LN(a.x, out=a.out.astype(int)), T, "expected out of dtype float16, bfloat16, float32 or float64, got int64"),
     "out_and_dtype": (lambda a: LN(a.x, out=a.out, dtype=F64), V, "float64"),
     "out_list": (lambda a: LN(a.x, out=a.x.tolist()), T, "out"),
     "out_overlaps_weight": (lambda a: NO(a.base[:60].reshape(4, 3, 5), 1, weight=a.base[55:60],
@@ -198,14 +198,14 @@ TABLE = {
     "moments_tuple": (lambda a: LN(a.x, moments=(1, 2, 3)), T, "Moments"),
     "moments_array": (lambda a: NO(a.x, 1, moments=a.x), T, "Moments"),
     # x of moments()
-    "moments_of_int": (lambda a: MO(np.arange(5)), T, "moments: expected x of dtype float32 or float64, got int64"),
+    "moments_of_int": (lambda a: MO(np.arange(5)), T, "moments: expected x of dtype float16, bfloat16, float32 or float64, got int64"),
     "moments_of_masked": (lambda a: MO(masked(a.x)), T, "mask"),
     "moments_of_rank_17": (lambda a: MO(np.zeros((1,) * 17, F32)), V, "17"),
 }  # fmt: skip
 
 # For each norm: x that is refused, and out that is refused.
 FOR_EVERY_NORM = {
-    "x_int": (lambda run, a: run(np.ones((4, 6, 5), int)), T, "expected x of dtype float32 or float64, got int64"),
+    "x_int": (lambda run, a: run(np.ones((4, 6, 5), int)), T, "expected x of dtype float16, bfloat16, float32 or float64, got int64"),
     "x_f16": (lambda run, a: run(a.x.astype(np.float16)), T, "got float16"),
     "x_longdouble": (lambda run, a: run(a.x.astype(np.longdouble)), T, "expected x of dtype"),
     "x_complex": (lambda run, a: run(a.x.astype(complex)), T, "got complex128"),
