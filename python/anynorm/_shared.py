@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar
+from typing import Any, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
 
 import numpy.typing as npt
 
+from anynorm import _core
 from anynorm._moments import Moments
 
 P = ParamSpec("P")
@@ -113,3 +115,13 @@ def documented(**texts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return function
 
     return write_out
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Replace a function that does nothing but call its namesake in the compiled module, with the same parameters.
+
+    The arguments then go there without a Python frame in between, which is a third of the time of a call on a short
+    row. Signature, documentation and types stay those of the function.
+    """
+    namesake = _core.Function(function, getattr(_core, function.__name__))
+    return cast(Callable[P, R], functools.update_wrapper(namesake, function))

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <bit>
 
+#include "memory.hpp"
+
 namespace anynorm::python {
 namespace {
 
@@ -112,6 +114,9 @@ void show(PyObject* object, const Argument& argument, TensorView& view) {
 // `strides` in bytes, or nullptr for C order; `fortran` is then the other choice.
 py::object allocate(int rank, const py::ssize_t* shape, const py::ssize_t* strides, bool fortran, DType dtype,
                     TensorView& view) {
+    std::size_t bytes = size_of(dtype);
+    for (int axis = 0; axis < rank; ++axis) bytes *= static_cast<std::size_t>(shape[axis]);
+    const FromPool from_pool(bytes);
     PyObject* array = numpy->PyArray_NewFromDescr_(numpy->PyArray_Type_, descr_of(dtype), rank, shape, strides, nullptr,
                                                    fortran ? Numpy::NPY_ARRAY_F_CONTIGUOUS_ : 0, nullptr);
     if (!array) throw py::error_already_set();

@@ -119,7 +119,7 @@ TEST(Overlap, LargeViewsOfPracticalUseAreExact) {
     // Channel slices of a batch of images, and columns of a matrix: the search must not give up. Geometry only: the
     // addresses are of no memory.
     const auto address = [](std::uintptr_t byte) { return reinterpret_cast<float*>((std::uintptr_t{1} << 30) + byte); };
-    const TensorView image = view(address(0), {64, 3, 224, 224});
+    const TensorView image = view(address(0), {64, 3, 224, 224}, {200704, 50176, 224, 1});
     TensorView rest = image;
     rest.data = address(std::uintptr_t{4} * 3 * 50176);
     rest.shape[1] = 1;
