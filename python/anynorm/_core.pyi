@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The compiled module: private, positional, every argument present. functional.py is the interface to use.
 from collections.abc import Callable
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, Self, SupportsIndex, TypeAlias, final
 
 import numpy.typing as npt
 
@@ -12,8 +12,9 @@ __version__: str
 
 _Result: TypeAlias = Array | tuple[Array, Moments]
 
+@final
 class Function:
-    def __new__(cls, function: Callable[..., Any], compiled: Callable[..., Any]) -> Function: ...
+    def __new__(cls, function: Callable[..., Any], compiled: Callable[..., Any]) -> Self: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
     def __reduce__(self) -> str: ...
