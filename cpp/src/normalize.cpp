@@ -116,9 +116,12 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     add_statistics_strides(strides, options.given.given() ? options.given : options.moments, x, reduced);
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(y.dtype)));
-    request.threads = options.num_threads > 0 ? options.num_threads : max_threads();
+    ThreadShare threads(options.num_threads);
+    request.threads = threads.count();
     request.statistics = call.has_statistics();
-    run_plan(make_plan(make_nest(x, reduced, strides), request), call, table);
+    const Plan plan = make_plan(make_nest(x, reduced, strides), request);
+    threads.keep(plan.threads);
+    run_plan(plan, call, table);
     if (options.given.given()) copy_given(options, x, reduced);
 }
 
