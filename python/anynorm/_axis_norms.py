@@ -33,7 +33,7 @@ def moments(
     keepdims : bool, default False
         Keep the reduced axes with length 1, so that the result broadcasts against `x`.
     num_threads : int, optional
-        As many as OpenMP would use by default. The result does not depend on it.
+        As many as OpenMP would use by default, less those that other calls are using. The result does not depend on it.
 
     Returns
     -------
@@ -294,7 +294,8 @@ def rms_norm(
     {normalized_shape}
     {weight}
     eps : float, optional
-        Added to the mean square; at least 0. Left out: ``numpy.finfo(x.dtype).eps``, as in PyTorch.
+        Added to the mean square; at least 0. Left out: the machine epsilon of float64 for `x` of float64, else that
+        of float32, as in PyTorch.
     {axis}
     {tail}
 
