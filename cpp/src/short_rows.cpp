@@ -73,7 +73,7 @@ struct ShortRows {
             if (!(is_reduced ? row : sets).add(level)) return;
             size *= n;
             if (is_reduced) row_size *= n;
-            if (size > max_bytes / static_cast<std::int64_t>(size_of(x.dtype)) || row_size > max_row) return;
+            if (size * static_cast<std::int64_t>(size_of(x.dtype)) > max_bytes || row_size > max_row) return;
         }
         const Level& inner = row.level[0];
         fits = row.count > 0 && inner.y == 1 && (inner.weight == 0 || inner.weight == 1) &&
