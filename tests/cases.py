@@ -122,8 +122,9 @@ class Norm:
 
 def _batch_eval(lib, x, weight, bias, **options):
     channels = x.shape[1]
-    mean = np.linspace(-1, 4, channels).astype(x.dtype)
-    var = np.linspace(0.5, 2, channels).astype(x.dtype)
+    dtype = x.dtype if x.dtype.itemsize > 2 else np.float32  # statistics are never kept in a half type
+    mean = np.linspace(-1, 4, channels).astype(dtype)
+    var = np.linspace(0.5, 2, channels).astype(dtype)
     return lib.batch_norm(x, mean, var, weight, bias, **options)
 
 
@@ -194,7 +195,7 @@ KERNELS = [
 def bits(array):
     """The array as integers: NaN equals NaN, and 0 differs from -0."""
     array = np.ascontiguousarray(array)
-    return array.view({4: np.uint32, 8: np.uint64}[array.itemsize])
+    return array.view({2: np.uint16, 4: np.uint32, 8: np.uint64}[array.itemsize])
 
 
 def same_bits(a, b):

@@ -104,7 +104,8 @@ def layer_norm(x, normalized_shape=None, weight=None, bias=None, eps=1e-5, *, ax
 
 
 def rms_norm(x, normalized_shape=None, weight=None, eps=None, *, axis=None, **options):
-    eps = np.finfo(x.dtype).eps if eps is None else eps
+    if eps is None:  # half types count as float32, as in PyTorch
+        eps = np.finfo(np.float64 if x.dtype == np.float64 else np.float32).eps
     return layer_norm(x, normalized_shape, weight, None, eps, axis=axis, center=False, **options)
 
 

@@ -31,9 +31,12 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     call.center = options.center;
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(size_of(x.dtype));
-    request.threads = options.num_threads > 0 ? options.num_threads : max_threads();
+    ThreadShare threads(options.num_threads);
+    request.threads = threads.count();
     request.apply = false;
-    run_plan(make_plan(make_nest(x, reduced, strides), request), call, table);
+    Plan plan = make_plan(make_nest(x, reduced, strides), request);
+    threads.keep(plan.threads);
+    run_plan(plan, call, table);
 }
 
 }  // namespace anynorm::inline ANYNORM_ABI

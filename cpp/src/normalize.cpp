@@ -6,6 +6,7 @@
 #include "overlap.hpp"
 #include "parallel.hpp"
 #include "schedule.hpp"
+#include "short_rows.hpp"
 #include "statistics_views.hpp"
 #include "validate.hpp"
 
@@ -38,9 +39,13 @@ void check_operands(const char* caller, const TensorView& x, AxisSet reduced, co
     check_moments_output(caller, options.moments, x, reduced);
 
     check_output(caller, "output", y);
-    if (!same_view(x, y)) check_apart(caller, "output", y, "x (or the same array)", x);
-    check_apart(caller, "output", y, "weight", options.weight);
-    check_apart(caller, "output", y, "bias", options.bias);
+    const Range written(y);
+    const auto check_read = [&](const char* what, const TensorView& view) {
+        if (view.given() && !written.apart_from(Range(view))) check_apart(caller, "output", y, what, view);
+    };
+    if (!same_view(x, y)) check_read("x (or the same array)", x);
+    check_read("weight", options.weight);
+    check_read("bias", options.bias);
     check_moments_apart(caller, options.given, "output", y);
     if (!options.moments.given()) return;
     for (const auto& [what, view] : {std::pair<const char*, const TensorView&>{"x", x},
@@ -92,6 +97,7 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
         }
         return;
     }
+    if (normalize_short_rows(x, reduced, y, options, table)) return;
     Call call;
     call.x = elements_of(x);
     call.y = elements_of(y);
@@ -110,9 +116,12 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     add_statistics_strides(strides, options.given.given() ? options.given : options.moments, x, reduced);
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(y.dtype)));
-    request.threads = options.num_threads > 0 ? options.num_threads : max_threads();
+    ThreadShare threads(options.num_threads);
+    request.threads = threads.count();
     request.statistics = call.has_statistics();
-    run_plan(make_plan(make_nest(x, reduced, strides), request), call, table);
+    Plan plan = make_plan(make_nest(x, reduced, strides), request);
+    threads.keep(plan.threads);
+    run_plan(plan, call, table);
     if (options.given.given()) copy_given(options, x, reduced);
 }
 

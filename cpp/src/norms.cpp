@@ -2,8 +2,6 @@
 // Axis arithmetic only: every norm is written the way a user would write one of their own, on the public headers.
 #include "anynorm/norms.hpp"
 
-#include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 
@@ -28,35 +26,43 @@ Axes all_axes_except(int rank, int first, int second) {
     return axes;
 }
 
-/// A view whose own axes lie on the given axes (ascending) of an array of `rank`, and that broadcasts along the rest.
-TensorView placed_on(const TensorView& view, const Axes& axes, int rank) {
-    if (!view.given()) return view;
-    TensorView result;
+// Views are large, hence filled in place: copying one takes as long as a kernel does on a short row.
+
+/// Shows `view`, whose own axes lie on the given axes (ascending) of an array of `rank`, and broadcasts along the rest.
+void place(const TensorView& view, const Axes& axes, int rank, TensorView& result) {
+    if (!view.given()) return;
     result.data = view.data;
     result.dtype = view.dtype;
     result.rank = rank;
-    std::fill_n(result.shape, rank, 1);
+    for (int axis = 0; axis < rank; ++axis) {
+        result.shape[axis] = 1;
+        result.strides[axis] = 0;
+    }
     for (int i = 0; i < axes.size; ++i) {
         result.shape[axes.values[i]] = view.shape[i];
         result.strides[axes.values[i]] = view.strides[i];
     }
-    return result;
 }
 
-/// The same elements with one axis split in two: length n becomes (parts, n / parts).
-TensorView split(const TensorView& view, int axis, std::int64_t parts) {
-    if (!view.given()) return view;
-    TensorView result = view;
-    result.rank = view.rank + 1;
-    for (int i = view.rank - 1; i > axis; --i) {
-        result.shape[i + 1] = view.shape[i];
-        result.strides[i + 1] = view.strides[i];
+/// Splits one axis in two: length n becomes (parts, n / parts).
+void split(TensorView& view, int axis, std::int64_t parts) {
+    if (!view.given()) return;
+    for (int i = view.rank++; i > axis; --i) {
+        view.shape[i] = view.shape[i - 1];
+        view.strides[i] = view.strides[i - 1];
     }
-    result.shape[axis] = parts;
-    result.shape[axis + 1] = parts > 0 ? view.shape[axis] / parts : 0;
-    result.strides[axis] = view.strides[axis] * result.shape[axis + 1];
-    result.strides[axis + 1] = view.strides[axis];
-    return result;
+    view.shape[axis] = parts;
+    view.shape[axis + 1] /= parts;
+    view.strides[axis] *= view.shape[axis + 1];
+}
+
+/// What all norms hand on to the engine as it is.
+template <class Options>
+void pass_on(const char* caller, const Options& options, NormalizeOptions& engine) {
+    engine.caller = caller;
+    engine.num_threads = options.num_threads;
+    if (options.given.given()) engine.given = options.given;
+    if (options.moments.given()) engine.moments = options.moments;
 }
 
 void check_parameter(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape,
@@ -69,7 +75,7 @@ void check_parameter(const char* caller, const char* what, const TensorView& vie
 /// Axes in ascending order, counted from 0, and x's shape along them.
 struct NormalizedAxes {
     Axes axes;
-    std::int64_t shape[max_rank] = {};
+    std::int64_t shape[max_rank];
 
     NormalizedAxes(const char* caller, const TensorView& x, const Axes& wanted) {
         const std::uint32_t set = detail::check_axes(caller, wanted, x.rank);
@@ -80,6 +86,9 @@ struct NormalizedAxes {
         }
     }
 };
+
+/// The machine epsilon of the arithmetic on x alone, which is that of PyTorch for float16 and bfloat16 too.
+double epsilon_for(DType dtype) { return dtype == DType::f64 ? 0x1p-52 : 0x1p-23; }
 
 double element(const TensorView& view, std::int64_t offset) {
     return view.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(view.data)[offset])
@@ -99,8 +108,12 @@ void check_running(const char* caller, const RunningStatistics& running, std::in
         fail(caller, "running mean and variance together",
              running.mean.given() ? "the mean only" : "the variance only");
     }
-    check_parameter(caller, "running_mean", running.mean, &channels, 1);
-    check_parameter(caller, "running_var", running.var, &channels, 1);
+    if (running.mean.given()) {
+        detail::check_statistic(caller, "running_mean", running.mean);
+        detail::check_statistic(caller, "running_var", running.var);
+        check_shape(caller, "running_mean", running.mean, &channels, 1);
+        check_shape(caller, "running_var", running.var, &channels, 1);
+    }
     if (!(running.momentum >= 0 && running.momentum <= 1)) {
         fail(caller, "momentum from 0 to 1", detail::number_text(running.momentum));
     }
@@ -203,14 +216,12 @@ void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, cons
     const NormalizedAxes normalized(caller, x, axes);
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
     check_parameter(caller, "bias", options.bias, normalized.shape, normalized.axes.size);
-    normalize(x, {.reduce = normalized.axes}, y,
-              {.weight = placed_on(options.weight, normalized.axes, x.rank),
-               .bias = placed_on(options.bias, normalized.axes, x.rank),
-               .eps = options.eps,
-               .given = options.given,
-               .moments = options.moments,
-               .num_threads = options.num_threads,
-               .caller = caller});
+    NormalizeOptions engine;
+    place(options.weight, normalized.axes, x.rank, engine.weight);
+    place(options.bias, normalized.axes, x.rank, engine.bias);
+    engine.eps = options.eps;
+    pass_on(caller, options, engine);
+    normalize(x, {.reduce = normalized.axes}, y, engine);
 }
 
 void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const RmsNormOptions& options) {
@@ -218,16 +229,12 @@ void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const 
     check_view(caller, "x", x);
     const NormalizedAxes normalized(caller, x, axes);
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
-    const double epsilon = x.dtype == DType::f32 ? static_cast<double>(std::numeric_limits<float>::epsilon())
-                                                 : std::numeric_limits<double>::epsilon();
-    normalize(x, {.reduce = normalized.axes}, y,
-              {.weight = placed_on(options.weight, normalized.axes, x.rank),
-               .eps = options.eps.value_or(epsilon),
-               .center = false,
-               .given = options.given,
-               .moments = options.moments,
-               .num_threads = options.num_threads,
-               .caller = caller});
+    NormalizeOptions engine;
+    place(options.weight, normalized.axes, x.rank, engine.weight);
+    engine.eps = options.eps.value_or(epsilon_for(x.dtype));
+    engine.center = false;
+    pass_on(caller, options, engine);
+    normalize(x, {.reduce = normalized.axes}, y, engine);
 }
 
 void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups, const GroupNormOptions& options) {
@@ -246,16 +253,14 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     check_view(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
 
-    const Axes channel_axis{channel};
-    normalize(split(x, channel, num_groups), {.reduce = all_axes_except(x.rank + 1, 0, channel)},
-              split(y, channel, num_groups),
-              {.weight = split(placed_on(options.weight, channel_axis, x.rank), channel, num_groups),
-               .bias = split(placed_on(options.bias, channel_axis, x.rank), channel, num_groups),
-               .eps = options.eps,
-               .given = options.given,
-               .moments = options.moments,
-               .num_threads = options.num_threads,
-               .caller = caller});
+    NormalizeOptions engine;
+    place(options.weight, {channel}, x.rank, engine.weight);
+    place(options.bias, {channel}, x.rank, engine.bias);
+    engine.eps = options.eps;
+    pass_on(caller, options, engine);
+    TensorView grouped_x = x, grouped_y = y;
+    for (TensorView* view : {&grouped_x, &grouped_y, &engine.weight, &engine.bias}) split(*view, channel, num_groups);
+    normalize(grouped_x, {.reduce = all_axes_except(grouped_x.rank, 0, channel)}, grouped_y, engine);
 }
 
 namespace {
@@ -282,15 +287,12 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
     check_running(caller, options.running, channels);
     const bool updates = norm.input_statistics && options.running.mean.given();
 
-    const Axes channel_axis{channel};
-    NormalizeOptions engine{.weight = placed_on(options.weight, channel_axis, x.rank),
-                            .bias = placed_on(options.bias, channel_axis, x.rank),
-                            .eps = options.eps,
-                            .given = options.given,
-                            .moments = options.moments,
-                            .num_threads = options.num_threads,
-                            .caller = caller};
-    const Axes kept = norm.per_sample ? Axes{0, channel} : channel_axis;
+    NormalizeOptions engine;
+    place(options.weight, {channel}, x.rank, engine.weight);
+    place(options.bias, {channel}, x.rank, engine.bias);
+    engine.eps = options.eps;
+    pass_on(caller, options, engine);
+    const Axes kept = norm.per_sample ? Axes{0, channel} : Axes{channel};
     const Grouping sets{.reduce = all_axes_except(x.rank, kept.values[0], channel)};
     if (!norm.input_statistics && !options.given.given()) {
         if (!options.running.mean.given())

@@ -73,7 +73,7 @@ bool same_view(const TensorView& a, const TensorView& b) noexcept {
 }
 
 bool overlaps(const TensorView& a, const TensorView& b) noexcept {
-    if (!a.given() || !b.given() || a.size() == 0 || b.size() == 0) return false;
+    if (!a.given() || !b.given() || Range(a).apart_from(Range(b))) return false;
     Difference difference;
     difference.add(a, 1);
     difference.add(b, -1);

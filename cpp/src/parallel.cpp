@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel.hpp"
 
+#include <algorithm>
+
 #if defined(ANYNORM_OPENMP)
 #include <omp.h>
 #if defined(__unix__)
@@ -12,6 +14,9 @@ namespace anynorm::inline ANYNORM_ABI {
 namespace {
 
 std::atomic<ParallelFor> embedder_parallel_for{nullptr};
+
+// By all calls that are under way.
+std::atomic<int> threads_in_use{0};
 
 #if defined(ANYNORM_OPENMP)
 // A child made by fork() inherits libgomp's idea of a thread pool but none of its threads, and would wait for them
@@ -40,6 +45,20 @@ void set_parallel_for(ParallelFor parallel_for) noexcept { embedder_parallel_for
 }  // namespace anynorm::inline ANYNORM_ABI
 
 namespace anynorm::detail {
+
+ThreadShare::ThreadShare(int num_threads) noexcept {
+    const int most = num_threads > 0 ? num_threads : max_threads();
+    int in_use = threads_in_use.load(std::memory_order_relaxed);
+    do {
+        count_ = num_threads > 0 ? num_threads : std::max(1, most - in_use);
+    } while (!threads_in_use.compare_exchange_weak(in_use, in_use + count_, std::memory_order_relaxed));
+}
+
+void ThreadShare::keep(int count) noexcept {
+    if (count >= count_) return;
+    threads_in_use.fetch_sub(count_ - count, std::memory_order_relaxed);
+    count_ = count;
+}
 
 void run_parallel(std::int64_t count, int threads, void (*task)(void* state, std::int64_t index), void* state) {
     if (const ParallelFor parallel_for = embedder_parallel_for.load()) {

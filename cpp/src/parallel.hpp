@@ -9,6 +9,24 @@
 
 namespace anynorm::detail {
 
+/// The threads of one call: as many as it was told, else those of max_threads() that no other call is using, and at
+/// least its own. Callers on several threads then share the machine instead of multiplying on it; nobody sees a
+/// difference but in time.
+class ThreadShare {
+  public:
+    explicit ThreadShare(int num_threads) noexcept;  ///< 0: not told
+    ~ThreadShare() { keep(0); }
+    ThreadShare(const ThreadShare&) = delete;
+    ThreadShare& operator=(const ThreadShare&) = delete;
+
+    int count() const noexcept { return count_; }
+    /// Leaves all but so many to others.
+    void keep(int count) noexcept;
+
+  private:
+    int count_;
+};
+
 /// Runs task(state, i) for i in [0, count) on up to `threads` threads.
 void run_parallel(std::int64_t count, int threads, void (*task)(void* state, std::int64_t index), void* state);
 

@@ -241,7 +241,7 @@ void run(Plan& plan, const Call& call, const kernels::KernelTable& table) {
 
 }  // namespace
 
-void run_plan(Plan&& plan, const Call& call, const kernels::KernelTable& table) {
+void run_plan(Plan& plan, const Call& call, const kernels::KernelTable& table) {
     with_type(call.x, [&]<class X>(X*) { run<X>(plan, call, table); });
 }
 

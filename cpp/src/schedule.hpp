@@ -33,6 +33,6 @@ struct Call {
 
 /// Throws std::bad_alloc before anything is written, or nothing at all. The plan's nest gets other strides for
 /// parameters that are gathered.
-void run_plan(Plan&& plan, const Call& call, const kernels::KernelTable& table);
+void run_plan(Plan& plan, const Call& call, const kernels::KernelTable& table);
 
 }  // namespace anynorm::detail

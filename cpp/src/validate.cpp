@@ -32,16 +32,35 @@ std::string number_text(double value) {
     return {text, result.ptr};
 }
 
-void check_view(const char* caller, const char* what, const TensorView& view) {
-    if (view.dtype != DType::f32 && view.dtype != DType::f64) {
-        fail(caller, std::string(what) + " of dtype float32 or float64", view.given() ? "another" : "none");
-    }
+namespace {
+
+void check_geometry(const char* caller, const char* what, const TensorView& view) {
     if (view.rank < 0 || view.rank > max_rank) {
         fail(caller, std::string(what) + " of a rank from 0 to 16", std::to_string(view.rank));
     }
     for (int axis = 0; axis < view.rank; ++axis) {
         if (view.shape[axis] < 0) fail(caller, std::string(what) + " with lengths of at least 0", shape_text(view));
     }
+}
+
+bool is_wide(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
+bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
+
+}  // namespace
+
+void check_view(const char* caller, const char* what, const TensorView& view) {
+    if (!is_wide(view.dtype) && !is_half(view.dtype)) {
+        fail(caller, std::string(what) + " of dtype float16, bfloat16, float32 or float64",
+             view.dtype > DType::bf16 ? "another" : name(view.dtype));
+    }
+    check_geometry(caller, what, view);
+}
+
+void check_statistic(const char* caller, const char* what, const TensorView& view) {
+    if (!is_wide(view.dtype))
+        fail(caller, std::string(what) + " of dtype float32 or float64",
+             view.dtype > DType::bf16 ? "another" : name(view.dtype));
+    check_geometry(caller, what, view);
 }
 
 int check_axis(const char* caller, const char* what, int axis, int rank) {
@@ -102,6 +121,7 @@ void check_apart(const char* caller, const char* what, const TensorView& out, co
 }
 
 void check_statistics(const char* caller, const MomentsView& views, const TensorView& x, std::uint32_t reduced) {
+    if (!views.given()) return;
     std::int64_t kept[max_rank], all[max_rank];
     int rank = 0;
     for (int axis = 0; axis < x.rank; ++axis) {
@@ -112,7 +132,7 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
     for (const NamedView& named : {NamedView{"moments.count", views.count}, NamedView{"moments.mean", views.mean},
                                    NamedView{"moments.m2", views.m2}}) {
         if (!named.view.given()) continue;
-        check_view(caller, named.what, named.view);
+        check_statistic(caller, named.what, named.view);
         if (named.view.rank == x.rank) {
             check_shape(caller, named.what, named.view, all, x.rank);
         } else {
@@ -122,6 +142,7 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
 }
 
 void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced) {
+    if (!out.given()) return;
     check_statistics(caller, out, x, reduced);
     const NamedView views[] = {{"moments.count", out.count}, {"moments.mean", out.mean}, {"moments.m2", out.m2}};
     for (int i = 0; i < 3; ++i) {
@@ -135,6 +156,7 @@ void check_moments_output(const char* caller, const MomentsView& out, const Tens
 }
 
 void check_moments_apart(const char* caller, const MomentsView& out, const char* other_what, const TensorView& other) {
+    if (!out.given()) return;
     check_apart(caller, "moments.count", out.count, other_what, other);
     check_apart(caller, "moments.mean", out.mean, other_what, other);
     check_apart(caller, "moments.m2", out.m2, other_what, other);

@@ -11,7 +11,7 @@
 
 namespace anynorm::detail {
 
-[[noreturn]] void fail(const char* caller, const std::string& expected, const std::string& got);
+[[noreturn, gnu::cold]] void fail(const char* caller, const std::string& expected, const std::string& got);
 
 /// "(2, 3)", "(5,)", "()": as NumPy prints shapes.
 std::string shape_text(const std::int64_t* shape, int rank);
@@ -20,7 +20,10 @@ inline std::string shape_text(const TensorView& view) { return shape_text(view.s
 /// The shortest text that reads back as the same number.
 std::string number_text(double value);
 
+/// float16, bfloat16, float32 or float64; a rank and lengths that exist.
 void check_view(const char* caller, const char* what, const TensorView& view);
+/// As check_view, for statistics, which are kept in float32 or float64.
+void check_statistic(const char* caller, const char* what, const TensorView& view);
 /// The axis counted from 0.
 int check_axis(const char* caller, const char* what, int axis, int rank);
 /// The axes as a bit set.

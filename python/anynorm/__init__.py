@@ -14,22 +14,27 @@ of the new value, and the running *variance* is the unbiased one.
 """
 
 from anynorm._core import __version__
+from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
 from anynorm._moments import Moments
 from anynorm._runtime import active_isa, available_isas, max_threads, use_isa
 from anynorm.functional import batch_norm, group_norm, instance_norm, layer_norm, moments, normalize, rms_norm
 
 __all__ = [
     "Moments",
+    "ResultPool",
     "__version__",
     "active_isa",
     "available_isas",
     "batch_norm",
+    "empty_result_pool",
     "group_norm",
     "instance_norm",
     "layer_norm",
     "max_threads",
     "moments",
     "normalize",
+    "result_pool",
     "rms_norm",
+    "set_result_pool",
     "use_isa",
 ]

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from anynorm import _core
 from anynorm._moments import Moments
-from anynorm._shared import Array, Axis, AxisTail, Lengths, Tail, documented
+from anynorm._shared import Array, Axis, AxisTail, Lengths, Tail, compiled, documented
 
-# Between these functions and the compiled module stands nothing but the call: a short row is normalized in less time
-# than one more line of Python takes.
+# The bodies of these functions say what a call does and are not run: see `compiled`.
 
 
+@compiled
 @documented(shape="Any shape of at most 16 axes.")
 def moments(
     x: npt.ArrayLike,
@@ -33,7 +33,7 @@ def moments(
     keepdims : bool, default False
         Keep the reduced axes with length 1, so that the result broadcasts against `x`.
     num_threads : int, optional
-        As many as OpenMP would use by default. The result does not depend on it.
+        As many as OpenMP would use by default, less those that other calls are using. The result does not depend on it.
 
     Returns
     -------
@@ -88,6 +88,7 @@ def normalize(
     return_moments: Literal[True],
     **tail: Unpack[Tail],
 ) -> tuple[Array, Moments]: ...
+@compiled
 @documented(
     shape="Any shape of at most 16 axes.",
     weight_shape="Any shape that broadcasts against `x` by NumPy's rules.",
@@ -179,6 +180,7 @@ def layer_norm(
     return_moments: Literal[True],
     **tail: Unpack[AxisTail],
 ) -> tuple[Array, Moments]: ...
+@compiled
 @documented(
     shape="Any shape of 1 to 16 axes.",
     weight_shape="Shape of `x` along the normalized axes, in ascending order of the axes.",
@@ -265,6 +267,7 @@ def rms_norm(
     return_moments: Literal[True],
     **tail: Unpack[AxisTail],
 ) -> tuple[Array, Moments]: ...
+@compiled
 @documented(
     shape="Any shape of 1 to 16 axes.",
     weight_shape="Shape of `x` along the normalized axes, in ascending order of the axes.",
@@ -291,7 +294,8 @@ def rms_norm(
     {normalized_shape}
     {weight}
     eps : float, optional
-        Added to the mean square; at least 0. Left out: ``numpy.finfo(x.dtype).eps``, as in PyTorch.
+        Added to the mean square; at least 0. Left out: the machine epsilon of float64 for `x` of float64, else that
+        of float32, as in PyTorch.
     {axis}
     {tail}
 

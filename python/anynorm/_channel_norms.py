@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from anynorm import _core
 from anynorm._moments import Moments
-from anynorm._shared import Array, ChannelTail, documented
+from anynorm._shared import Array, ChannelTail, compiled, documented
 
 
 @overload
@@ -39,6 +39,7 @@ def group_norm(
     return_moments: Literal[True],
     **tail: Unpack[ChannelTail],
 ) -> tuple[Array, Moments]: ...
+@compiled
 @documented(
     shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 15 axes.",
     weight_shape="Shape (C,).",
@@ -124,6 +125,7 @@ def instance_norm(
     return_moments: Literal[True],
     **tail: Unpack[ChannelTail],
 ) -> tuple[Array, Moments]: ...
+@compiled
 @documented(
     shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 16 axes.",
     weight_shape="Shape (C,).",
@@ -221,6 +223,7 @@ def batch_norm(
     return_moments: Literal[True],
     **tail: Unpack[ChannelTail],
 ) -> tuple[Array, Moments]: ...
+@compiled
 @documented(
     shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 16 axes.",
     weight_shape="Shape (C,).",

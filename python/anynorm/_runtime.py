@@ -82,7 +82,8 @@ def max_threads() -> int:
     -------
     int
         What OpenMP says at this moment, so that ``OMP_NUM_THREADS`` and threadpoolctl are obeyed; 1 without OpenMP,
-        and in a child made by ``os.fork``, where OpenMP runtimes hang.
+        and in a child made by ``os.fork``, where OpenMP runtimes hang. Calls at the same time, from several Python
+        threads, share that number: one uses what the others leave, at least its own thread.
 
     Examples
     --------

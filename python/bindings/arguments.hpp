@@ -89,8 +89,10 @@ class Arguments {
     std::pair<py::object, py::object> running(PyObject* mean, PyObject* var, bool updated,
                                               RunningStatistics& view) const {
         const auto read = [&](PyObject* object, const Argument& argument, TensorView& into) {
-            return updated && object != Py_None ? written_array(object, argument, into)
-                                                : read_optional(object, argument, into);
+            py::object array = updated && object != Py_None ? written_array(object, argument, into)
+                                                            : read_optional(object, argument, into);
+            refuse_half(argument, into);
+            return array;
         };
         return {read(mean, named("running_mean"), view.mean), read(var, named("running_var"), view.var)};
     }
@@ -138,21 +140,31 @@ class Arguments {
     Axes trailing_axes(const TensorView& x, PyObject* object) const {
         const Argument argument = named("normalized_shape");
         constexpr const char* rest = "to be an int or a tuple of ints";
-        const bool is_int = PyIndex_Check(object) && !PySequence_Check(object);
-        if (!is_int && !PyTuple_Check(object) && !PyList_Check(object)) throw_type_error(argument, rest, object);
-        const auto lengths =
-            py::reinterpret_steal<py::object>(is_int ? PyTuple_Pack(1, object) : PySequence_Tuple(object));
-        if (!lengths) throw py::error_already_set();
-        const Py_ssize_t count = PyTuple_GET_SIZE(lengths.ptr());
+        py::object list;  // as a tuple
+        PyObject* const* lengths = &object;
+        Py_ssize_t count = 1;
+        if (PyList_Check(object)) {
+            list = py::reinterpret_steal<py::object>(PyList_AsTuple(object));
+            if (!list) throw py::error_already_set();
+            object = list.ptr();
+        }
+        if (PyTuple_Check(object)) {
+            lengths = &PyTuple_GET_ITEM(object, 0);
+            count = PyTuple_GET_SIZE(object);
+        } else if (!PyIndex_Check(object) || PySequence_Check(object)) {
+            throw_type_error(argument, rest, object);
+        }
         const Py_ssize_t kept = x.rank - count;
         bool fits = count > 0 && kept >= 0;
         for (Py_ssize_t i = 0; i < count; ++i) {
-            const std::int64_t length = integer(PyTuple_GET_ITEM(lengths.ptr(), i), argument, rest);
+            const std::int64_t length = integer(lengths[i], argument, rest);
             fits = fits && length == x.shape[kept + i];
         }
-        if (!fits)
-            throw_value_error(argument,
-                              "to be trailing lengths of x of shape " + shape_text(x) + ", got " + text(lengths.ptr()));
+        if (!fits) {
+            const bool is_tuple = PyTuple_Check(object);
+            throw_value_error(argument, "to be trailing lengths of x of shape " + shape_text(x) + ", got " +
+                                            (is_tuple ? text(object) : "(" + text(object) + ",)"));
+        }
         return Axes::range(static_cast<int>(kept), static_cast<int>(count));
     }
 

@@ -2,6 +2,10 @@
 #include "array.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
+
+#include "memory.hpp"
 
 namespace anynorm::python {
 namespace {
@@ -13,6 +17,8 @@ using DTypeFields = py::detail::PyArrayDescr_Proxy;
 // Written once at import, before any other function of this file can be called.
 const Numpy* numpy = nullptr;
 
+constexpr const char* dtypes = "float16, bfloat16, float32 or float64";
+
 constexpr char foreign_byte_order = PY_LITTLE_ENDIAN ? '>' : '<';
 
 const ArrayFields& fields(PyObject* array) { return *reinterpret_cast<const ArrayFields*>(array); }
@@ -21,12 +27,52 @@ std::string message(const Argument& argument, const std::string& rest) {
     return std::string(argument.function) + ": expected " + argument.name + " " + rest;
 }
 
+// What NumPy's own header calls NPY_HALF and NPY_USERDEF.
+constexpr int half_type = 23, first_foreign_type = 256;
+
+// The dtype of ml_dtypes.bfloat16, from the first array or argument that has it. NumPy has none of its own, and a
+// package that adds one registers it once for the process. It is never given back.
+std::atomic<PyObject*> bfloat16{nullptr};
+
+bool is_bfloat16(PyObject* descr) {
+    if (descr == bfloat16.load(std::memory_order_acquire)) return true;
+    const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
+    if (dtype.num() < first_foreign_type || dtype.itemsize() != 2) return false;
+    const py::object type = dtype.attr("type");
+    if (text(type.attr("__module__").ptr()) != "ml_dtypes" || text(type.attr("__name__").ptr()) != "bfloat16")
+        return false;
+    PyObject* none = nullptr;
+    if (bfloat16.compare_exchange_strong(none, descr, std::memory_order_acq_rel)) Py_INCREF(descr);
+    return true;
+}
+
 DType dtype_of(PyObject* descr) {
     const auto& dtype = *reinterpret_cast<const DTypeFields*>(descr);
     if (dtype.byteorder == foreign_byte_order) return DType::none;
-    if (dtype.type_num == Numpy::NPY_FLOAT_) return DType::f32;
-    if (dtype.type_num == Numpy::NPY_DOUBLE_) return DType::f64;
-    return DType::none;
+    switch (dtype.type_num) {
+        case Numpy::NPY_FLOAT_:
+            return DType::f32;
+        case Numpy::NPY_DOUBLE_:
+            return DType::f64;
+        case half_type:
+            return DType::f16;
+        default:
+            return is_bfloat16(descr) ? DType::bf16 : DType::none;
+    }
+}
+
+/// A new reference to the dtype of new arrays.
+PyObject* descr_of(DType dtype) {
+    switch (dtype) {
+        case DType::f16:
+            return numpy->PyArray_DescrFromType_(half_type);
+        case DType::f32:
+            return numpy->PyArray_DescrFromType_(Numpy::NPY_FLOAT_);
+        case DType::f64:
+            return numpy->PyArray_DescrFromType_(Numpy::NPY_DOUBLE_);
+        default:
+            return Py_NewRef(bfloat16.load(std::memory_order_acquire));  // somebody has named it in this call
+    }
 }
 
 // Subclasses are read as the ndarray that they are, except masked arrays: their data has values that do not count.
@@ -43,20 +89,22 @@ void show(PyObject* object, const Argument& argument, TensorView& view) {
     const ArrayFields& array = fields(object);
     view.dtype = dtype_of(array.descr);
     if (view.dtype == DType::none)
-        throw py::type_error(message(argument, "of dtype float32 or float64, got ") + text(array.descr));
+        throw py::type_error(message(argument, std::string("of dtype ") + dtypes + ", got ") + text(array.descr));
     if (array.nd > max_rank) throw_value_error(argument, "of at most 16 axes, got " + std::to_string(array.nd));
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
+    const int shift = std::countr_zero(static_cast<std::uint64_t>(item));  // a division takes 5 ns, for every axis
     view.data = array.data;
     view.rank = array.nd;
     for (int axis = 0; axis < array.nd; ++axis) {
         view.shape[axis] = array.dimensions[axis];
         // NumPy leaves any number at all as the stride of an axis that nobody steps along.
+        view.strides[axis] = 0;
         if (array.dimensions[axis] <= 1) continue;
         if (array.strides[axis] & (item - 1))
             throw_value_error(argument, "with strides that are multiples of the item size " + std::to_string(item) +
                                             ", got " + std::to_string(array.strides[axis]) + " for axis " +
                                             std::to_string(axis) + "; use .copy()");
-        view.strides[axis] = array.strides[axis] / item;
+        view.strides[axis] = array.strides[axis] >> shift;
     }
     if (!(array.flags & Numpy::NPY_ARRAY_ALIGNED_))
         throw_value_error(argument, "at an address that is a multiple of " + std::to_string(item) +
@@ -66,8 +114,10 @@ void show(PyObject* object, const Argument& argument, TensorView& view) {
 // `strides` in bytes, or nullptr for C order; `fortran` is then the other choice.
 py::object allocate(int rank, const py::ssize_t* shape, const py::ssize_t* strides, bool fortran, DType dtype,
                     TensorView& view) {
-    PyObject* descr = numpy->PyArray_DescrFromType_(dtype == DType::f32 ? Numpy::NPY_FLOAT_ : Numpy::NPY_DOUBLE_);
-    PyObject* array = numpy->PyArray_NewFromDescr_(numpy->PyArray_Type_, descr, rank, shape, strides, nullptr,
+    std::size_t bytes = size_of(dtype);
+    for (int axis = 0; axis < rank; ++axis) bytes *= static_cast<std::size_t>(shape[axis]);
+    const FromPool from_pool(bytes);
+    PyObject* array = numpy->PyArray_NewFromDescr_(numpy->PyArray_Type_, descr_of(dtype), rank, shape, strides, nullptr,
                                                    fortran ? Numpy::NPY_ARRAY_F_CONTIGUOUS_ : 0, nullptr);
     if (!array) throw py::error_already_set();
     auto owner = py::reinterpret_steal<py::object>(array);
@@ -124,6 +174,11 @@ py::object read_optional(PyObject* object, const Argument& argument, TensorView&
     return object == Py_None ? py::object() : read_array(object, argument, view);
 }
 
+void refuse_half(const Argument& argument, const TensorView& view) {
+    if (view.dtype == DType::f16 || view.dtype == DType::bf16)
+        throw py::type_error(message(argument, std::string("of dtype float32 or float64, got ") + name(view.dtype)));
+}
+
 py::object written_array(PyObject* object, const Argument& argument, TensorView& view) {
     if (!numpy->PyArray_Check_(object)) throw_type_error(argument, "of type numpy.ndarray", object);
     if (Py_TYPE(object) != numpy->PyArray_Type_) refuse_mask(object, argument);
@@ -134,14 +189,25 @@ py::object written_array(PyObject* object, const Argument& argument, TensorView&
 }
 
 DType read_dtype(PyObject* object, const Argument& argument) {
+    // NumPy knows this name once ml_dtypes has been imported.
+    if (PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, "bfloat16") == 0) {
+        PyObject* package = PyImport_ImportModule("ml_dtypes");
+        if (!package) {
+            if (!PyErr_ExceptionMatches(PyExc_ImportError)) throw py::error_already_set();
+            PyErr_Clear();
+            throw py::import_error(
+                message(argument, "bfloat16 with the package ml_dtypes installed, which defines it"));
+        }
+        Py_DECREF(package);
+    }
     PyObject* descr = nullptr;
     if (!numpy->PyArray_DescrConverter_(object, &descr)) {
         clear_type_error();
-        throw py::type_error(message(argument, "float32 or float64, got ") + text(object));
+        throw py::type_error(message(argument, std::string(dtypes) + ", got ") + text(object));
     }
     const auto owner = py::reinterpret_steal<py::object>(descr);
     const DType dtype = dtype_of(descr);
-    if (dtype == DType::none) throw py::type_error(message(argument, "float32 or float64, got ") + text(descr));
+    if (dtype == DType::none) throw py::type_error(message(argument, std::string(dtypes) + ", got ") + text(descr));
     return dtype;
 }
 

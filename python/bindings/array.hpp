@@ -39,6 +39,9 @@ py::object read_array(PyObject* object, const Argument& argument, TensorView& vi
 /// As read_array; None leaves `view` as it is, an operand that is not given.
 py::object read_optional(PyObject* object, const Argument& argument, TensorView& view);
 
+/// For statistics, which change by less than a half type can tell.
+void refuse_half(const Argument& argument, const TensorView& view);
+
 /// An ndarray to be written; anything else would be a copy that the caller never sees.
 py::object written_array(PyObject* object, const Argument& argument, TensorView& view);
 

@@ -4,6 +4,8 @@
 
 namespace anynorm::python {
 
+void add_function(py::module_& module);
+void add_memory(py::module_& module);
 void add_moments(py::module_& module);
 void add_normalize(py::module_& module);
 void add_norms(py::module_& module);
@@ -11,10 +13,13 @@ void add_runtime(py::module_& module);
 
 }  // namespace anynorm::python
 
-// No state that calls could change: what is written is written at import, or behind call_once.
+// No state that calls could change: what is written is written at import or behind call_once, but for an atomic (the
+// dtype of bfloat16) and the pool of results, which has a lock.
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace anynorm::python;
     load_numpy();
+    add_function(module);
+    add_memory(module);
     add_moments(module);
     add_normalize(module);
     add_norms(module);

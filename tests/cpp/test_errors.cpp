@@ -62,11 +62,11 @@ struct Row {
 
 const Row table[] = {
     // x
-    {"moments_without_x", "moments: expected x of dtype float32 or float64, got none",
+    {"moments_without_x", "moments: expected x of dtype float16, bfloat16, float32 or float64, got none",
      [](Arrays&) { moments({}, {}, {}); }},
-    {"moments_of_unknown_dtype", "moments: expected x of dtype float32 or float64, got another",
+    {"moments_of_unknown_dtype", "moments: expected x of dtype float16, bfloat16, float32 or float64, got another",
      [](Arrays& a) { moments(of_dtype(a.x.data(), static_cast<DType>(77)), {}, {}); }},
-    {"normalize_without_x", "normalize: expected x of dtype float32 or float64, got none",
+    {"normalize_without_x", "normalize: expected x of dtype float16, bfloat16, float32 or float64, got none",
      [](Arrays& a) { normalize({}, {}, a.y_view()); }},
     {"rank_too_high", "moments: expected x of a rank from 0 to 16, got 17",
      [](Arrays& a) { moments(with_rank(a.x_view(), 17), {}, {}); }},
@@ -89,7 +89,7 @@ const Row table[] = {
     {"group_channel_axis_0", "group_norm: expected channel_axis other than 0, the axis of the samples, got 0",
      [](Arrays& a) { group_norm(a.x_view(), a.y_view(), 2, {.channel_axis = 0}); }},
     // output
-    {"without_output", "normalize: expected output of dtype float32 or float64, got none",
+    {"without_output", "normalize: expected output of dtype float16, bfloat16, float32 or float64, got none",
      [](Arrays& a) { normalize(a.x_view(), {}, {}); }},
     {"output_of_other_shape", "layer_norm: expected output of shape (2, 6, 4), got (2, 4, 6)",
      [](Arrays& a) { layer_norm(a.x_view(), view(a.y.data(), {2, 4, 6}), {-1}); }},
@@ -119,7 +119,8 @@ const Row table[] = {
      [](Arrays& a) { normalize(a.x_view(), {}, a.y_view(), {.weight = a.of_channels(a.weight)}); }},
     {"bias_of_higher_rank", "normalize: expected bias of a shape that broadcasts to (2, 6, 4), got (1, 1, 1, 4)",
      [](Arrays& a) { normalize(a.x_view(), {}, a.y_view(), {.bias = view(a.bias.data(), {1, 1, 1, 4})}); }},
-    {"weight_of_unknown_dtype", "normalize: expected weight of dtype float32 or float64, got another",
+    {"weight_of_unknown_dtype",
+     "normalize: expected weight of dtype float16, bfloat16, float32 or float64, got another",
      [](Arrays& a) {
          normalize(a.x_view(), {}, a.y_view(), {.weight = of_dtype(a.weight.data(), static_cast<DType>(9))});
      }},

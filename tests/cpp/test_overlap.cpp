@@ -118,20 +118,20 @@ TEST(Overlap, HalvesOfABuffer) {
 TEST(Overlap, LargeViewsOfPracticalUseAreExact) {
     // Channel slices of a batch of images, and columns of a matrix: the search must not give up. Geometry only: the
     // addresses are of no memory.
-    const auto address = [](std::uintptr_t byte) { return reinterpret_cast<void*>((std::uintptr_t{1} << 30) + byte); };
-    const TensorView image{address(0), DType::f32, 4, {64, 3, 224, 224}, {200704, 50176, 224, 1}};
+    const auto address = [](std::uintptr_t byte) { return reinterpret_cast<float*>((std::uintptr_t{1} << 30) + byte); };
+    const TensorView image = view(address(0), {64, 3, 224, 224}, {200704, 50176, 224, 1});
     TensorView rest = image;
     rest.data = address(std::uintptr_t{4} * 3 * 50176);
     rest.shape[1] = 1;
     EXPECT_FALSE(overlaps(image, rest));
-    const TensorView column{address(0), DType::f64, 2, {100000, 1}, {1000, 1}};
+    const TensorView column = view(address(0), {100000, 1}, {1000, 1});
     TensorView others = column;
-    others.data = address(8);
+    others.data = address(4);
     others.shape[1] = 999;
     EXPECT_FALSE(overlaps(column, others));
     others.shape[1] = 1000;
     EXPECT_TRUE(overlaps(column, others));
-    const TensorView channels_last{address(0), DType::f32, 4, {64, 32, 112, 112}, {802816, 1, 7168, 64}};
+    const TensorView channels_last = view(address(0), {64, 32, 112, 112}, {802816, 1, 7168, 64});
     TensorView upper = channels_last;
     upper.data = address(4 * 32);
     EXPECT_FALSE(overlaps(channels_last, upper));

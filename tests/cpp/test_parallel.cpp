@@ -4,12 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "anynorm/normalize.hpp"
+#include "anynorm/norms.hpp"
 #include "anynorm/runtime.hpp"
 #include "support.hpp"
 #include "tensor.hpp"
@@ -142,6 +144,33 @@ TEST(ForEachPiece, EveryPieceOnceAndNoWorkerTwiceAtATime) {
 
 TEST(Threads, ThereIsAtLeastOne) { EXPECT_GE(max_threads(), 1); }
 
+/// Makes a call that is not told how many threads to use while the first one is under way.
+void nested_hook(std::int64_t count, int num_threads, void (*task)(void*, std::int64_t), void* state) {
+    count_call(count, num_threads);
+    if (hook_calls == 1) normalized(rows, 1, 0);
+    for (std::int64_t i = 0; i < count; ++i) task(state, i);
+}
+
+TEST(Threads, CallsAtTheSameTimeShareThem) {
+    const int all = std::max(2, max_threads());
+    {
+        const UseHook use(nested_hook);
+        normalized(rows, 1, all);
+        EXPECT_EQ(hook_calls, 1) << "no thread was left for the second call";
+    }
+    const detail::ThreadShare first(0);
+    EXPECT_EQ(first.count(), max_threads());
+    {
+        detail::ThreadShare told(7), second(0);
+        EXPECT_EQ(told.count(), 7);
+        EXPECT_EQ(second.count(), 1);
+    }
+    detail::ThreadShare large(100);
+    large.keep(0);
+    EXPECT_EQ(large.count(), 0);
+    EXPECT_EQ(detail::ThreadShare(0).count(), 1);
+}
+
 TEST(Threads, CallersDoNotDisturbEachOther) {
     const std::vector<float> expected = normalized(rows, 1, 1);
     std::atomic<int> wrong{0};
@@ -149,6 +178,42 @@ TEST(Threads, CallersDoNotDisturbEachOther) {
     for (int caller = 0; caller < 3; ++caller) {
         callers.emplace_back([&] {
             for (int threads : {1, 2}) wrong += different_bits(normalized(rows, 1, threads), expected) != 0 ? 1 : 0;
+        });
+    }
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(wrong, 0);
+}
+
+/// Every function that reads what another caller may write (the instruction set, the hook), and inputs that all share.
+TEST(Threads, ShareInputsAndWriteTheirOwn) {
+    const Shape shape = {30, 1200}, sets = {30};
+    Random random(2);
+    Tensor<float> x(shape), weight({1200});
+    x.fill([&](std::int64_t) { return random.unit(); });
+    weight.fill([&](std::int64_t) { return random.unit(); });
+    const TensorView in = x.view(), scale = weight.view();
+    Tensor<float> y(shape), rows(shape);
+    Tensor<double> m2(sets);
+    normalize(in, {{1}}, y.view(), {.weight = scale, .num_threads = 1});
+    layer_norm(view(&x[0], {5, 64}), view(&rows[0], {5, 64}), {1});
+    moments(in, {{1}}, {.m2 = m2.view()}, {.num_threads = 1});
+
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 4; ++caller) {
+        callers.emplace_back([&, caller] {
+            Tensor<float> own(shape), own_rows(shape);
+            Tensor<double> own_m2(sets);
+            for (int round = 0; round < 4; ++round) {
+                use_isa(active_isa());
+                normalize(in, {{1}}, own.view(), {.weight = scale, .num_threads = 1 + (caller + round) % 3});
+                layer_norm(view(&x[0], {5, 64}), view(&own_rows[0], {5, 64}), {1});
+                moments(in, {{1}}, {.m2 = own_m2.view()}, {.num_threads = 1 + round % 2});
+                wrong += different_bits(own.values(), y.values()) != 0 ? 1 : 0;
+                wrong += different_bits(own_rows.values(), rows.values()) != 0 ? 1 : 0;
+                wrong += different_bits(own_m2.values(), m2.values()) != 0 ? 1 : 0;
+                wrong += available_isas().empty() || max_threads() < 1 ? 1 : 0;
+            }
         });
     }
     for (std::thread& caller : callers) caller.join();

@@ -94,7 +94,7 @@ TABLE = {
     "normalize_weight": (lambda a: NO(a.x, 1, weight=a.w), V, "(6,)"),
     "normalize_weight_rank": (lambda a: NO(a.x, 1, weight=numbers(1, 4, 6, 5)), V, "(1, 4, 6, 5)"),
     "normalize_bias": (lambda a: NO(a.x, 1, bias=numbers(3, 1, 1)), V, "(3, 1, 1)"),
-    "weight_int": (lambda a: LN(a.x, None, np.ones(5, int)), T, "weight of dtype float32 or float64, got int64"),
+    "weight_int": (lambda a: LN(a.x, None, np.ones(5, int)), T, "weight of dtype float16, bfloat16, float32 or float64, got int64"),
     "weight_masked": (lambda a: LN(a.x, None, masked(a.w5)), T, "mask"),
     "weight_swapped": (lambda a: LN(a.x, None, swapped(a.w5)), T, ">f4"),
     "weight_list_of_int": (lambda a: LN(a.x, None, [1] * 5), T, "weight"),
@@ -144,12 +144,12 @@ TABLE = {
     "threads_zero": (lambda a: MO(a.x, num_threads=0), V, "num_threads"),
     "threads_negative": (lambda a: LN(a.x, num_threads=-1), V, "num_threads"),
     "threads_float": (lambda a: LN(a.x, num_threads=2.0), T, "num_threads"),
-    "dtype_f16": (lambda a: LN(a.x, dtype=np.float16), T, "float16"),
+    "dtype_complex": (lambda a: LN(a.x, dtype=np.complex64), T, "got complex64"),
     "dtype_int": (lambda a: LN(a.x, dtype=int), T, "int64"),
     "dtype_swapped": (lambda a: LN(a.x, dtype=">f4"), T, "dtype"),
     "dtype_nonsense": (lambda a: LN(a.x, dtype="number"), T, "dtype"),
     # out
-    "out_dtype": (lambda a: LN(a.x, out=a.out.astype(int)), T, "expected out of dtype float32 or float64, got int64"),
+    "out_dtype": (lambda a: LN(a.x, out=a.out.astype(int)), T, "expected out of dtype float16, bfloat16, float32 or float64, got int64"),
     "out_and_dtype": (lambda a: LN(a.x, out=a.out, dtype=F64), V, "float64"),
     "out_list": (lambda a: LN(a.x, out=a.x.tolist()), T, "out"),
     "out_overlaps_weight": (lambda a: NO(a.base[:60].reshape(4, 3, 5), 1, weight=a.base[55:60],
@@ -180,6 +180,10 @@ TABLE = {
     "running_var_shape": (lambda a: BN(a.x, a.mean, a.w5, training=True), V, "running_var of shape (6,), got (5,)"),
     "running_shape_eval": (lambda a: BN(a.x, a.w5, a.w5), V, "expected running_mean of shape (6,), got (5,)"),
     "running_int": (lambda a: BN(a.x, np.zeros(6, int), a.var, training=True), T, "int64"),
+    "running_f16": (lambda a: BN(a.x, a.mean.astype(np.float16), a.var, training=True), T,
+                    "batch_norm: expected running_mean of dtype float32 or float64, got float16"),
+    "running_f16_eval": (lambda a: IN(a.x, a.mean, a.var.astype(np.float16), use_input_stats=False), T,
+                         "instance_norm: expected running_var of dtype float32 or float64, got float16"),
     "running_list": (lambda a: BN(a.x, [0.0] * 6, a.var, training=True), T, "running_mean"),
     "running_read_only": (lambda a: BN(a.x, a.mean, read_only(a.var), training=True), V, "running_var"),
     "running_read_only_instance": (lambda a: IN(a.x, read_only(a.mean), a.var), V, "running_mean"),
@@ -198,15 +202,15 @@ TABLE = {
     "moments_tuple": (lambda a: LN(a.x, moments=(1, 2, 3)), T, "Moments"),
     "moments_array": (lambda a: NO(a.x, 1, moments=a.x), T, "Moments"),
     # x of moments()
-    "moments_of_int": (lambda a: MO(np.arange(5)), T, "moments: expected x of dtype float32 or float64, got int64"),
+    "moments_of_int": (lambda a: MO(np.arange(5)), T, "moments: expected x of dtype float16, bfloat16, float32 or float64, got int64"),
     "moments_of_masked": (lambda a: MO(masked(a.x)), T, "mask"),
     "moments_of_rank_17": (lambda a: MO(np.zeros((1,) * 17, F32)), V, "17"),
 }  # fmt: skip
 
 # For each norm: x that is refused, and out that is refused.
 FOR_EVERY_NORM = {
-    "x_int": (lambda run, a: run(np.ones((4, 6, 5), int)), T, "expected x of dtype float32 or float64, got int64"),
-    "x_f16": (lambda run, a: run(a.x.astype(np.float16)), T, "got float16"),
+    "x_int": (lambda run, a: run(np.ones((4, 6, 5), int)), T, "expected x of dtype float16, bfloat16, float32 or float64, got int64"),
+    "x_swapped_f16": (lambda run, a: run(swapped(a.x.astype(np.float16))), T, "got >f2"),
     "x_longdouble": (lambda run, a: run(a.x.astype(np.longdouble)), T, "expected x of dtype"),
     "x_complex": (lambda run, a: run(a.x.astype(complex)), T, "got complex128"),
     "x_bool": (lambda run, a: run(a.x > 1), T, "got bool"),
@@ -292,3 +296,16 @@ def test_array_likes_are_converted():
     assert cases.same_bits(y, expected)
     with pytest.raises(TypeError, match="int64"):
         LN([[1, 2, 6]])
+
+
+def test_bfloat16_without_its_package(run_python):
+    code = """
+import sys, numpy as np, anynorm
+sys.modules["ml_dtypes"] = None
+try:
+    anynorm.layer_norm(np.ones((2, 3)), dtype="bfloat16")
+except ImportError as error:
+    print(error)
+"""
+    message = "layer_norm: expected dtype bfloat16 with the package ml_dtypes installed, which defines it"
+    assert run_python(code) == message

@@ -136,11 +136,57 @@ def test_max_threads_follows_openmp(run_python):
 def test_threadpoolctl(run_python):
     pytest.importorskip("threadpoolctl")
     code = """
-import anynorm, threadpoolctl
+import os, numpy as np, anynorm, threadpoolctl
+def threads():
+    return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
+before = threads()
 with threadpoolctl.threadpool_limits(1):
-    print(anynorm.max_threads())
+    anynorm.layer_norm(np.ones((2000, 500), np.float32))
+    print(anynorm.max_threads(), threads() - before)
+print(anynorm.max_threads())
 """
-    assert run_python(code, OMP_NUM_THREADS="3") == "1"
+    assert run_python(code, OMP_NUM_THREADS="3").split() == ["1", "0", "3"]
+
+
+JOBLIB = """
+import os, numpy as np, anynorm
+from joblib import Parallel, delayed, parallel_config
+x = np.random.default_rng(0).normal(size=(2000, 500)).astype(np.float32)
+y = anynorm.layer_norm(x, num_threads=1)
+def work(_):
+    import anynorm, os
+    same = bool(np.array_equal(anynorm.layer_norm(x), y))
+    return same, anynorm.max_threads(), len(os.listdir("/proc/self/task"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_joblib_processes_are_not_oversubscribed(run_python):
+    """The workers of loky are told how many threads they may use."""
+    pytest.importorskip("joblib")
+    code = f"""{JOBLIB}
+with parallel_config("loky", inner_max_num_threads=2):
+    for same, most, threads in Parallel(n_jobs=2)(delayed(work)(i) for i in range(4)):
+        assert same
+        print(most, threads)
+"""
+    for line in run_python(code, OMP_NUM_THREADS="8").splitlines():
+        most, threads = (int(number) for number in line.split())
+        assert most == 2
+        assert threads <= 2 + 2  # loky's own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_joblib_threads_do_not_multiply(run_python):
+    """Calls at the same time share the threads: with all in use, each caller runs alone."""
+    pytest.importorskip("joblib")
+    code = f"""{JOBLIB}
+with parallel_config("threading"):
+    results = Parallel(n_jobs=3)(delayed(work)(i) for i in range(30))
+assert all(same for same, _, _ in results)
+"""
+    run_python(code, timeout=60, OMP_NUM_THREADS="4")
 
 
 def count_threads(run_python, num_threads, **environment):
@@ -240,3 +286,38 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
         assert np.array_equal(y, result)
 """
     run_python(code, timeout=60, OMP_NUM_THREADS="2")
+
+
+WITH_TORCH = """
+import torch
+torch.nn.functional.layer_norm(torch.ones(2000, 500), (500,))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("other", ["", WITH_TORCH], ids=["alone", "with_torch"])
+def test_forked_processes_finish_and_the_parent_goes_on(run_python, other):
+    """After parallel calls, beside another OpenMP runtime, more than once."""
+    if other:
+        pytest.importorskip("torch")
+    code = f"""
+import multiprocessing, os, warnings, numpy as np, anynorm
+warnings.simplefilter("ignore")
+{other}
+x = np.random.default_rng(0).normal(size=(700, 1001)).astype(np.float32)
+y = anynorm.layer_norm(x, num_threads=3)
+before = anynorm.max_threads()  # torch changes what OpenMP says
+def work(threads):
+    return anynorm.max_threads(), anynorm.layer_norm(x, num_threads=threads)
+def threads():
+    return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 3
+for _ in range(2):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for most, result in pool.map(work, [None, 1, 3, 8]):
+            assert most == 1 and np.array_equal(result, y)
+    assert anynorm.max_threads() == before
+    assert np.array_equal(anynorm.layer_norm(x, num_threads=3), y)
+    assert threads() >= 3
+"""
+    run_python(code, timeout=90, OMP_NUM_THREADS="3")

@@ -64,7 +64,7 @@ struct MomentsOptions {
 
 /// Computes the moments of every set in one read of x, accumulating in float64 whatever the dtype of x.
 ///
-/// @param x       float32 or float64, rank 0 to 16, any strides; read only.
+/// @param x       float16, bfloat16, float32 or float64, rank 0 to 16, any strides; read only.
 /// @param sets    which elements share a set.
 /// @param out     float64 arrays to write, each optional. Sets without elements get count 0, mean NaN, m2 0.
 /// @throws std::invalid_argument for an axis out of range or named twice, and for an output of another dtype or

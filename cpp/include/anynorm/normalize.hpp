@@ -32,9 +32,10 @@ struct NormalizeOptions {
 /// any mean, for |y| up to 10 before weight and bias (and to that many ulp beyond). With eps above 0 a set of equal
 /// elements gives exactly `bias`. The compute type is float64 if x or y is, else float32.
 ///
-/// @param x       float32 or float64, rank 0 to 16, any strides; read only.
+/// @param x       float16, bfloat16, float32 or float64, rank 0 to 16, any strides; read only.
 /// @param sets    which elements share statistics.
-/// @param y       float32 or float64, shape of x, any strides without overlap; may be x itself (same view).
+/// @param y       float16, bfloat16, float32 or float64, shape of x, any strides without overlap; may be x itself (same
+/// view).
 /// @throws std::invalid_argument for shapes, dtypes, axes or eps that do not fit, and for a y that overlaps an input
 ///         or itself; nothing has been written then.
 ///

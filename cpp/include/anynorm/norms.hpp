@@ -26,7 +26,7 @@ void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, cons
 
 struct RmsNormOptions {
     TensorView weight{};          ///< shape of x along `axes`, in ascending order of the axes
-    std::optional<double> eps{};  ///< left out: the machine epsilon of x's dtype, as torch.nn.functional.rms_norm
+    std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x of float64, else of float32
     MomentsView given{}, moments{};
     int num_threads = 0;
 };

@@ -27,7 +27,8 @@ Isa active_isa();
 void use_isa(Isa isa);
 
 /// The number of threads a call uses when it is not told: omp_get_max_threads() at the time of the call; 1 without
-/// OpenMP, and in a child made by fork(), where OpenMP runtimes hang.
+/// OpenMP, and in a child made by fork(), where OpenMP runtimes hang. Calls at the same time share that number: one
+/// uses what the others leave, at least its own thread.
 int max_threads() noexcept;
 
 /// Runs task(state, i) for every i in [0, count), in any order, on up to num_threads threads, and returns when all

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public functions are called without a Python frame, and behave as the functions that they stand for."""
+
+import copy
+import inspect
+import pickle
+
+import cases
+import numpy as np
+import pytest
+
+import anynorm
+from anynorm import functional
+
+FUNCTIONS = [getattr(functional, name) for name in functional.__all__]
+
+
+@pytest.fixture(params=FUNCTIONS, ids=lambda function: function.__name__)
+def function(request):
+    return request.param
+
+
+def test_it_looks_like_a_function(function):
+    original = function.__wrapped__
+    assert inspect.isfunction(original)
+    assert inspect.isroutine(function)
+    assert inspect.signature(function) == inspect.signature(original)
+    assert function.__doc__ == original.__doc__
+    assert function.__module__ == original.__module__
+    assert repr(function) == repr(original)
+    assert getattr(anynorm, function.__name__) is function
+
+
+def test_it_is_pickled_by_name(function):
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert copy.deepcopy(function) is function
+
+
+def test_it_does_what_its_body_says(function):
+    """With defaults, by position, by keyword in another order."""
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    parameters = list(inspect.signature(function).parameters)
+    given = {"x": x, "axis": 1, "num_groups": 2, "training": True, "num_threads": 1}
+    given = {name: value for name, value in given.items() if name in parameters}
+    required = {name: value for name, value in given.items() if name in ("x", "num_groups", "training")}
+    if function is anynorm.normalize:
+        required["axis"] = 1
+    for arguments in (given, dict(reversed(given.items())), required):
+        result, expected = function(**arguments), function.__wrapped__(**arguments)
+        if isinstance(result, anynorm.Moments):
+            assert cases.same_moments(result, expected)
+        else:
+            assert cases.same_bits(result, expected)
+    rest = {name: value for name, value in given.items() if name != "x"}
+    assert function(x, **rest) is not None
+
+
+def test_a_name_that_is_not_interned():
+    x = np.ones((2, 3))
+    name = "Return_moments".lower()
+    assert len(anynorm.layer_norm(x, **{name: True})) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, keywords",
+    [((), {}), ((1,), {"y": 2}), ((1, 2, 3, 4, 5, 6, 7, 8, 9), {}), ((1,), {"x": 2}), ((1,), {"": 2})],
+)
+def test_wrong_calls_have_pythons_errors(function, arguments, keywords):
+    messages = []
+    for call in (function, function.__wrapped__):
+        with pytest.raises(TypeError) as caught:
+            call(*arguments, **keywords)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+def test_it_is_a_method_in_a_class():
+    class Array:
+        standardized = anynorm.layer_norm
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array([[1.0, 3.0]])
+
+    assert cases.same_bits(Array().standardized(eps=0), np.array([[-1.0, 1.0]]))
+    assert Array.standardized is anynorm.layer_norm
