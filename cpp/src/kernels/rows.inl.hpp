@@ -88,13 +88,33 @@ class RowsPass {
         Cell own[row_group];
         Cell* const cells = args_.out != nullptr ? args_.out + first : own;
         const X* x = args_.x + first * args_.x_row;
-        MomentsRow<X>({x, rows, args_.x_row, 1, 0, args_.n, 1, args_.center, cells});
-        C mean[row_group], mean_lo[row_group], rstd[row_group];
-        Coefficients<C>(cells, rows, args_.eps, mean, mean_lo, rstd);
-        Affine<X, false, weight_varies, bias_varies>({rows, args_.n, x, args_.y + first * args_.y_row, mean, mean_lo,
-                                                      rstd, args_.weight + first * args_.weight_row,
-                                                      args_.bias + first * args_.bias_row, args_.x_row, args_.y_row, 1,
-                                                      args_.weight_row, args_.bias_row, stream});
+        const MomentsArgs<X> sums{x, rows, args_.x_row, 1, 0, args_.n, 1, args_.center, cells};
+        C mean[row_group] = {}, mean_lo[row_group] = {}, rstd[row_group] = {};
+        const AffineArgs<X> affine{rows,
+                                   args_.n,
+                                   x,
+                                   args_.y + first * args_.y_row,
+                                   mean,
+                                   mean_lo,
+                                   rstd,
+                                   args_.weight + first * args_.weight_row,
+                                   args_.bias + first * args_.bias_row,
+                                   args_.x_row,
+                                   args_.y_row,
+                                   1,
+                                   args_.weight_row,
+                                   args_.bias_row,
+                                   stream};
+        if (args_.n < pack_size) {
+            const TinyRows<X> tiny(x, args_.x_row, rows, args_.n);
+            tiny.Sum(sums, x, cells);
+            Coefficients<C>(cells, rows, args_.eps, mean, mean_lo, rstd);
+            tiny.template Write<weight_varies, bias_varies>(affine);
+        } else {
+            MomentsRow<X>(sums);
+            Coefficients<C>(cells, rows, args_.eps, mean, mean_lo, rstd);
+            Affine<X, false, weight_varies, bias_varies>(affine);
+        }
     }
 
     const RowsArgs<X>& args_;

@@ -20,8 +20,8 @@ class TinyRows {
         if (rows < pack_size) {
             for (std::int64_t i = 0; i < n; ++i) PackStore(elements_[i], PackSet(C(0)));
         }
-        for (std::int64_t row = 0; row < rows; ++row) {
-            for (std::int64_t i = 0; i < n; ++i) elements_[i][row] = Load(x + row * row_stride + i);
+        for (std::int64_t i = 0; i < n; ++i) {
+            for (std::int64_t row = 0; row < rows; ++row) elements_[i][row] = Load(x + row * row_stride + i);
         }
     }
 
@@ -30,8 +30,14 @@ class TinyRows {
         const Pack<double> c = args.center ? PackLoadPromote(elements_[0]) : PackSet(0.0);
         Pack<double> quarter1[4], quarter2[4];
         for (int i = 0; i < 4; ++i) {
-            quarter1[i] = (Deviation(i, c) + Deviation(i + 8, c)) + (Deviation(i + 4, c) + Deviation(i + 12, c));
-            quarter2[i] = (Square(i, c) + Square(i + 8, c)) + (Square(i + 4, c) + Square(i + 12, c));
+            quarter1[i] = quarter2[i] = PackSet(0.0);
+            if (i >= n_) continue;
+            AddPair(i, c, quarter1[i], quarter2[i]);
+            if (i + 4 >= n_) continue;
+            Pack<double> other1 = PackSet(0.0), other2 = PackSet(0.0);
+            AddPair(i + 4, c, other1, other2);
+            quarter1[i] = quarter1[i] + other1;
+            quarter2[i] = quarter2[i] + other2;
         }
         double about[pack_size], s1[pack_size], s2[pack_size];
         PackStore(about, c);
@@ -65,12 +71,14 @@ class TinyRows {
     }
 
   private:
-    Pack<double> Deviation(std::int64_t i, const Pack<double>& c) const {
-        return i < n_ ? PackLoadPromote(elements_[i]) - c : PackSet(0.0);
-    }
-    Pack<double> Square(std::int64_t i, const Pack<double>& c) const {
-        const Pack<double> d = Deviation(i, c);
-        return d * d;
+    /// Adds elements i and i + 8.
+    [[gnu::always_inline]] void AddPair(std::int64_t i, const Pack<double>& c, Pack<double>& s1,
+                                        Pack<double>& s2) const {
+        for (; i < n_; i += 8) {
+            const Pack<double> d = PackLoadPromote(elements_[i]) - c;
+            s1 = s1 + d;
+            s2 = s2 + d * d;
+        }
     }
 
     std::int64_t n_, rows_;
