@@ -53,24 +53,27 @@ class TinyRows {
     /// the rows instead.
     template <bool weight_varies, bool bias_varies>
     void Write(const AffineArgs<X>& args) const {
-        C weight[pack_size] = {}, bias[pack_size] = {};
-        for (std::int64_t row = 0; row < rows_; ++row) {
-            weight[row] = args.weight[row * args.weight_row];
-            bias[row] = args.bias[row * args.bias_row];
-        }
         const Pack<C> mean = PackLoad(args.mean), mean_lo = PackLoad(args.mean_lo), rstd = PackLoad(args.rstd);
-        const Pack<C> row_weight = PackLoad(static_cast<const C*>(weight));
-        const Pack<C> row_bias = PackLoad(static_cast<const C*>(bias));
+        Pack<C> weight = Parameter(args.weight, args.weight_row), bias = Parameter(args.bias, args.bias_row);
         X results[pack_size];
         for (std::int64_t i = 0; i < n_; ++i) {
+            if (weight_varies) weight = Parameter(args.weight + i, args.weight_row);
+            if (bias_varies) bias = Parameter(args.bias + i, args.bias_row);
             const Pack<C> d = (PackLoad(elements_[i]) - mean) - mean_lo;
-            const Pack<C> scale = rstd * (weight_varies ? PackSet(args.weight[i]) : row_weight);
-            PackStore(static_cast<X*>(results), PackMulAdd(d, scale, bias_varies ? PackSet(args.bias[i]) : row_bias));
+            PackStore(static_cast<X*>(results), PackMulAdd(d, rstd * weight, bias));
             for (std::int64_t row = 0; row < rows_; ++row) args.y[row * args.y_row + i] = results[row];
         }
     }
 
   private:
+    /// A parameter of all rows.
+    [[gnu::always_inline]] Pack<C> Parameter(const C* p, std::int64_t row_stride) const {
+        if (row_stride == 0) return PackSet(*p);
+        C lanes[pack_size] = {};
+        for (std::int64_t row = 0; row < rows_; ++row) lanes[row] = p[row * row_stride];
+        return PackLoad(static_cast<const C*>(lanes));
+    }
+
     /// Adds elements i and i + 8.
     [[gnu::always_inline]] void AddPair(std::int64_t i, const Pack<double>& c, Pack<double>& s1,
                                         Pack<double>& s2) const {
