@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Large results that pass the caches by.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <ostream>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "anynorm/normalize.hpp"
+#include "support.hpp"
+#include "tensor.hpp"
+
+namespace anynorm::test {
+namespace {
+
+/// From 4 MB on, y is written past the caches; in place it never is. Whole lines, shared lines, short rows put
+/// together.
+struct Streamed {
+    const char* name;
+    Shape shape;
+    std::vector<int> reduce;
+    Shape parameters;
+
+    friend void PrintTo(const Streamed& self, std::ostream* out) { *out << self.name; }
+};
+
+const Streamed streamed[] = {
+    {"rows", {1100, 1000}, {1}, {1000}},
+    {"odd_rows", {1100, 1001}, {1}, {1001}},
+    {"long_rows", {5, 220001}, {1}, {220001}},
+    {"short_rows", {22000, 49}, {1}, {49}},
+    {"tiny_rows", {220000, 5}, {1}, {5}},
+    {"columns", {34000, 33}, {0}, {33}},
+    {"wide_columns", {800, 1500}, {0}, {1500}},
+    {"planes_of_channels", {40, 30, 31, 31}, {0, 2, 3}, {30, 1, 1}},
+    {"small_planes_of_channels", {80, 300, 7, 7}, {0, 2, 3}, {300, 1, 1}},
+    {"groups_channels_last", {4, 4400, 8, 8}, {1, 3}, {8, 8}},
+};
+
+class SlowStreamed : public testing::TestWithParam<Streamed> {};
+
+TEST_P(SlowStreamed, ResultsHaveTheBitsOfThoseInPlace) {
+    const auto& [name, shape, reduce, parameters] = GetParam();
+    Axes axes;
+    for (int axis : reduce) axes.values[axes.size++] = axis;
+    const std::size_t size = static_cast<std::size_t>(size_of(shape));
+    std::vector<float> x(size), in_place, y(size + 32);
+    Random random(17);
+    for (float& value : x) value = static_cast<float>(3 + random.unit());
+    Tensor<float> weight(parameters), bias(parameters);
+    weight.fill([&](std::int64_t) { return random.uniform(0.5, 2); });
+    bias.fill([&](std::int64_t) { return random.unit(); });
+    NormalizeOptions options;
+    options.weight = weight.view();
+    options.bias = bias.view();
+
+    in_place = x;
+    const std::span<const std::int64_t> lengths(shape);
+    normalize(view(in_place.data(), lengths), {axes}, view(in_place.data(), lengths), options);
+    for (std::size_t offset : {0U, 1U, 4U, 13U}) {
+        for (int threads : {1, 2}) {
+            options.num_threads = threads;
+            std::fill(y.begin(), y.end(), -1.0F);
+            normalize(view(x.data(), lengths), {axes}, view(y.data() + offset, lengths), options);
+            std::int64_t wrong = 0;
+            for (std::size_t i = 0; i < size; ++i) wrong += bits(y[offset + i]) != bits(in_place[i]) ? 1 : 0;
+            EXPECT_EQ(wrong, 0) << "at offset " << offset << " on " << threads << " threads";
+            for (std::size_t i = 0; i < offset; ++i) EXPECT_EQ(y[i], -1.0F);
+            for (std::size_t i = offset + size; i < y.size(); ++i) EXPECT_EQ(y[i], -1.0F);
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(, SlowStreamed, testing::ValuesIn(streamed),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace anynorm::test
