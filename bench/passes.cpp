@@ -45,6 +45,17 @@ BENCH_CLONES void copy_vectors(char* to, const char* from, std::size_t bytes) {
 }
 #endif
 
+using Floats [[gnu::vector_size(32), gnu::may_alias]] = float;
+
+BENCH_CLONES void triad_vectors(char* to, const char* from, std::size_t bytes) {
+    for (std::size_t i = 0; i + step <= bytes; i += step) {
+        for (std::size_t j = 0; j < unroll; ++j) {
+            Floats& result = reinterpret_cast<Floats*>(to + i)[j];
+            result = reinterpret_cast<const Floats*>(from + i)[j] + result * 0.5F;
+        }
+    }
+}
+
 BENCH_CLONES int sum_vectors(const char* from, std::size_t bytes) {
     Vector sums[unroll] = {};
     std::size_t i = 0;
@@ -99,6 +110,12 @@ void copy_streaming(void* to, const void* from, std::size_t bytes, int threads) 
     }
 #endif
     copy_regular(to, from, bytes, threads);
+}
+
+void triad(void* to, const void* from, std::size_t bytes, int threads) {
+    in_pieces(bytes, threads, [&](std::size_t begin, std::size_t end) {
+        triad_vectors(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, end - begin);
+    });
 }
 
 int read(const void* from, std::size_t bytes, int threads) {

@@ -128,7 +128,7 @@ def nan_element(x: Any, *arguments: Any, **options: Any) -> Any:
 
 def bits_that_depend_on_threads(x: Any, *arguments: Any, **options: Any) -> Any:
     y = real_layer_norm(x, *arguments, **options)
-    return np.nextafter(y, np.inf, dtype=y.dtype) if options.get("num_threads") == 2 else y
+    return (y.view(f"u{y.itemsize}") ^ 1).view(y.dtype) if options.get("num_threads") == 2 else y
 
 
 def accepts_anything(x: Any, *arguments: Any, **options: Any) -> Any:

@@ -21,11 +21,11 @@ struct ColumnTotals {
     double s1[pack_size], s2[pack_size];
 };
 
-/// Adds `rows` rows to 16 columns, and fetches what lies `ahead` elements on.
+/// Adds `rows` rows to 16 columns, and fetches `rows` packs from `next` on, `next_stride` elements apart.
 template <int rows, class X>
-inline void AddRowsOfPack(const X* x, std::int64_t stride, std::int64_t ahead, ColumnPack& pack) {
+inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::int64_t next_stride, ColumnPack& pack) {
     constexpr int lanes = Pack<double>::lanes;
-    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) __builtin_prefetch(x + row * stride + ahead);
+    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) __builtin_prefetch(next + row * next_stride);
     // Two vectors of columns at a time: the sums of all 16 are more than there are registers, those of one wait for
     // each other.
     ANYNORM_UNROLL for (int first = 0; first < pack_size; first += 2 * lanes) {
@@ -79,8 +79,11 @@ struct ColumnSums {
     template <int rows, class X>
     void AddRows(const X* x, std::int64_t stride, std::int64_t fetch) {
         const std::int64_t whole = columns / pack_size, rest = columns % pack_size;
+        // Whole rows are fetched in the order of memory: within a page, prefetchers follow one ascending stream.
+        const bool linear = fetch != 0 && stride == columns;
+        const std::int64_t next_step = linear ? rows * pack_size : pack_size, next_stride = linear ? pack_size : stride;
         for (std::int64_t k = 0; k < whole; ++k) {
-            AddRowsOfPack<rows>(x + k * pack_size, stride, fetch, packs[k]);
+            AddRowsOfPack<rows>(x + k * pack_size, stride, x + fetch + k * next_step, next_stride, packs[k]);
         }
         if (rest == 0) return;
         X last[rows * pack_size];  // beyond the columns are zeros, and c is 0 there as well
@@ -88,7 +91,7 @@ struct ColumnSums {
             const Pack<Compute<X>> elements = PackLoadN(x + row * stride + whole * pack_size, rest, Compute<X>(0));
             PackStore(last + row * pack_size, elements);
         }
-        AddRowsOfPack<rows>(static_cast<const X*>(last), pack_size, 0, packs[whole]);
+        AddRowsOfPack<rows>(static_cast<const X*>(last), pack_size, x + fetch, 0, packs[whole]);
     }
 
     template <int rows, class X>
@@ -112,9 +115,10 @@ struct ColumnSums {
 template <class X>
 void MomentsColumn(const MomentsArgs<X>& args) noexcept {
     ColumnSums sums;
-    // Hardware follows a row of a page, and narrow rows that follow each other; in between it needs to be told.
+    // Hardware follows the rows of a page or more; in a page of several it sees no order. Fetched in that of memory, 64
+    // to 256 columns are read at 0.9 of the speed of memory; 0.6 when the rows are fetched in turns.
     const std::int64_t row_bytes = args.stride * static_cast<std::int64_t>(sizeof(X));
-    sums.ahead = row_bytes >= 256 && row_bytes <= 2048 ? 8 * args.stride : 0;
+    sums.ahead = row_bytes > 0 && row_bytes <= 2048 ? 8 * args.stride : 0;
     const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
     for (std::int64_t begin = 0; begin < args.cells; begin += ColumnSums::tile) {
         const std::int64_t left = args.cells - begin;
