@@ -259,13 +259,13 @@ class Pass {
 
 template <class A>
 void apply_piece(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
-                 const Coefficients<kernels::Compute<A>>& coefficients) noexcept {
+                 const CoefficientsOf<A>& coefficients) noexcept {
     Pass<A>(kernels, operands, piece, coefficients).run();
 }
 
 #define ANYNORM_INSTANTIATE(A)                                                         \
     template void apply_piece<A>(const Kernels<A>&, const ApplyOperands&, const Nest&, \
-                                 const Coefficients<kernels::Compute<A>>&) noexcept;
+                                 const CoefficientsOf<A>&) noexcept;
 ANYNORM_INSTANTIATE(float)
 ANYNORM_INSTANTIATE(double)
 ANYNORM_INSTANTIATE(kernels::F16)

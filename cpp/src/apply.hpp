@@ -15,6 +15,10 @@ struct Coefficients {
     C *mean, *mean_lo, *rstd;
 };
 
+/// Those that elements of type A are normalized with.
+template <class A>
+using CoefficientsOf = Coefficients<kernels::Compute<A>>;
+
 struct ApplyOperands {
     Elements x, y, weight, bias;  ///< weight and bias always given: a one and a zero of stride 0 stand in
     bool stream = false;          ///< write y past the caches
@@ -24,6 +28,6 @@ struct ApplyOperands {
 /// x and y, or else float or double to compute in.
 template <class A>
 void apply_piece(const kernels::Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
-                 const Coefficients<kernels::Compute<A>>& coefficients) noexcept;
+                 const CoefficientsOf<A>& coefficients) noexcept;
 
 }  // namespace anynorm::detail

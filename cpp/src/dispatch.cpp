@@ -6,15 +6,25 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(ANYNORM_HAVE_AVX2) || defined(ANYNORM_HAVE_AVX512)
+#include <cpuid.h>
+#endif
+
 namespace anynorm::inline ANYNORM_ABI {
 namespace {
 
 constexpr int isa_count = 4;
 
 #if defined(ANYNORM_HAVE_AVX2) || defined(ANYNORM_HAVE_AVX512)
+// Clang's __builtin_cpu_supports does not know the name.
+bool cpu_has_f16c() noexcept {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 bool cpu_has_avx2() noexcept {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && cpu_has_f16c();
 }
 #endif
 

@@ -230,13 +230,14 @@ class Run {
 
 template <class X>
 void run(Plan& plan, const Call& call, const kernels::KernelTable& table) {
-    if (sizeof(X) < sizeof(double) && call.y.dtype == DType::f64) {
-        Run<X, double>(plan, call, table).run();
-    } else if (!call.has_apply() || call.x.dtype == call.y.dtype) {
-        Run<X, X>(plan, call, table).run();
-    } else {
-        Run<X, kernels::Compute<X>>(plan, call, table).run();
+    if constexpr (!std::is_same_v<X, double>) {
+        if (call.y.dtype == DType::f64) return Run<X, double>(plan, call, table).run();
     }
+    if constexpr (!std::is_same_v<X, kernels::Compute<X>>) {
+        const bool mixed = call.has_apply() && call.x.dtype != call.y.dtype;
+        if (mixed) return Run<X, kernels::Compute<X>>(plan, call, table).run();
+    }
+    Run<X, X>(plan, call, table).run();
 }
 
 }  // namespace

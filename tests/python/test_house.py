@@ -56,6 +56,7 @@ RULES = {
     ),
     r"cpp/src/norms\.cpp": (STANDARD, PUBLIC, r"cpp/src/validate\.hpp"),
     r"cpp/src/parallel\.cpp": (STANDARD, PUBLIC, r"<omp\.h>", r"<pthread\.h>", r"cpp/src/.*"),
+    r"cpp/src/dispatch\.cpp": (STANDARD, PUBLIC, r"<cpuid\.h>", r"cpp/src/.*\.hpp"),
     r"cpp/src/.*": (STANDARD, PUBLIC, r"cpp/src/.*\.hpp"),
     r"python/bindings/memory\.cpp": (STANDARD, r"<(pthread|sys/mman)\.h>", r"<pybind11/.*>", r"python/bindings/.*"),
     r"python/bindings/.*": (STANDARD, PUBLIC, r"<(Python|structmember)\.h>", r"<pybind11/.*>", r"python/bindings/.*"),
