@@ -35,6 +35,11 @@ def workflow(session: nox.Session, preset: str) -> None:
     session.run("cmake", "--workflow", "--preset", preset, external=True)
 
 
+def install(session: nox.Session, what: str, *requirements: str) -> None:
+    """Installs the package. All sessions share one build folder, so that only the first compiles the kernels."""
+    session.install("-Cbuild-dir=build/wheel-{wheel_tag}", what, *requirements)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and spelling of everything, and the packaging conventions (sp-repo-review)."""
@@ -53,7 +58,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """mypy --strict on the package, and stubtest: the stubs say what the compiled module has."""
-    session.install(".", *group("lint"), *group("test"))
+    install(session, ".", *group("lint"), *group("test"))
     session.run("mypy")
     session.run("python", "-m", "mypy.stubtest", "anynorm._core")
 
@@ -61,14 +66,14 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The Python tests, the doctests, README, docs and examples, on the installed package."""
-    session.install(".[examples]", *group("test"))
+    install(session, ".[examples]", *group("test"))
     session.run("pytest", *(session.posargs or ["-m", "not native"]))
 
 
 @nox.session
 def peers(session: nox.Session) -> None:
     """The tests of the Python benchmark and its peers, but for torch, which is tested where it is installed."""
-    session.install(".[bench]", *group("test"))
+    install(session, ".[bench]", *group("test"))
     session.run("pytest", "-m", "not native", "tests/python/test_bench.py", *session.posargs)
 
 
@@ -82,7 +87,7 @@ def cpp(session: nox.Session) -> None:
 @nox.session
 def consume(session: nox.Session) -> None:
     """Programs that use the library as an embedder would: find_package, add_subdirectory, pkg-config, the wheel."""
-    session.install(".", *group("test"))
+    install(session, ".", *group("test"))
     session.run("pytest", "-m", "native", "tests/python", *session.posargs)
 
 
