@@ -158,7 +158,8 @@ def avx512(session: nox.Session) -> None:
         "scripts/run_avx512.sh",
         "build/avx512/tests/cpp/anynorm_tests",
         "--gtest_brief=1",
-        "--gtest_filter=-*Slow*:Parallel*",
+        # Bochs 2.7 rounds all ties between two float16 up, with AVX2's instruction too, which is right on a real CPU.
+        "--gtest_filter=-*Slow*:Parallel*:*.Float16*:*EveryFloat16*",
         env={"RIG_DIR": "build/avx512-rig", "RIG_ENV": "ANYNORM_ISA=avx512", "RIG_TIMEOUT": "900"},
         external=True,
     )
