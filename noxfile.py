@@ -20,6 +20,10 @@ nox.options.default_venv_backend = "virtualenv"
 
 os.environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
 os.environ.setdefault("CTEST_PARALLEL_LEVEL", os.environ["CMAKE_BUILD_PARALLEL_LEVEL"])
+# Half a dozen sessions compile the same kernels with the same flags, two minutes of work each time.
+if shutil.which("ccache"):
+    os.environ.setdefault("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
+    os.environ.setdefault("CCACHE_DIR", str(Path("build/ccache").resolve()))
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 SANITIZERS = "address,undefined"
