@@ -80,7 +80,8 @@ struct AffineRow {
     template <bool stream>
     [[gnu::always_inline]] std::int64_t StoreHead(std::int64_t n) const {
         if constexpr (!stream) return 0;
-        constexpr std::uintptr_t line = sizeof(X) == 2 ? 32 : 64;
+        // Halves are streamed 16 bytes at a time, and NumPy's memory is a multiple of that.
+        constexpr std::uintptr_t line = sizeof(X) == 2 ? 16 : 64;
         const std::uintptr_t beyond = reinterpret_cast<std::uintptr_t>(y) % line;
         if (beyond == 0) return 0;
         // The line that the row ends in is written with ordinary stores, and all later ones would wait for it.

@@ -25,7 +25,10 @@ struct ColumnTotals {
 template <int rows, class X>
 inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::int64_t next_stride, ColumnPack& pack) {
     constexpr int lanes = Pack<double>::lanes;
-    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) __builtin_prefetch(next + row * next_stride);
+    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) {
+        __builtin_prefetch(next + row * next_stride);
+        if constexpr (sizeof(X) == 8) __builtin_prefetch(next + row * next_stride + 8);  // a pack is two lines
+    }
     // Two vectors of columns at a time: the sums of all 16 are more than there are registers, those of one wait for
     // each other.
     ANYNORM_UNROLL for (int first = 0; first < pack_size; first += 2 * lanes) {

@@ -117,6 +117,7 @@ class RowSums {
             Pack<double> s1 = s1_, s2 = s2_;
             for (std::int64_t i = 0; i < packs; ++i, x += pack_size) {
                 __builtin_prefetch(x + prefetch);
+                if constexpr (sizeof(X) == 8) __builtin_prefetch(x + prefetch + 8);  // a pack is two lines
                 const Pack<double> d = PackLoadPromote(x) - shift;
                 s1 = PackAccumulate(s1, d);
                 s2 = PackMulAdd(d, d, s2);

@@ -84,7 +84,7 @@ inline void PackStore(X* p, const Pack<Compute<X>>& v) {
     }
 }
 
-/// PackStore past the caches; p is a multiple of 64 bytes, or of 32 for halves.
+/// PackStore past the caches; p is a multiple of 64 bytes, or of 16 for halves.
 template <class X>
 inline void PackStream(X* p, const Pack<Compute<X>>& v) {
     using P = Pack<Compute<X>>;

@@ -94,7 +94,9 @@ inline void StoreHalf(Half* p, F v) {
 }
 template <class Half>
 inline void StreamHalf(Half* p, F v) {
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, v));
+    const __m256i rounded = RoundTo(p, v);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(rounded));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p) + 1, _mm256_extracti128_si256(rounded, 1));
 }
 
 }  // namespace
