@@ -220,7 +220,8 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     plan.rows = sets_are_rows(nest, reduction);
 
     // Four pieces a thread even out what the cores do not share evenly.
-    const bool wide = !plan.rows && !reduction.one_column && reduction.cells_inside && nest.loops[0].reduced;
+    const bool wide =
+        !plan.rows && !reduction.one_column && reduction.cells_inside && nest.depth > 0 && nest.loops[0].reduced;
     std::int64_t target = (wide ? wide_piece_bytes : piece_bytes) / request.element_bytes;
     if (plan.rows) target = std::max(target, rows_of_piece * reduction.n);
     if (threads > 1) {
