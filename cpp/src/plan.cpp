@@ -7,8 +7,6 @@
 namespace anynorm::detail {
 namespace {
 
-// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
-constexpr std::int64_t row_block = 4096;
 // Columns merge every 1024 rows: short enough that 4096 rows of few columns still give every thread a block.
 constexpr std::int64_t column_block = 1024;
 // Below two packs of 16 a reduced innermost loop leaves most vector lanes empty: fold it.

@@ -10,6 +10,9 @@
 
 namespace anynorm::detail {
 
+/// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
+inline constexpr std::int64_t row_block = 4096;
+
 /// Columns are packed by the eight: 1024 rows of them fill 32 KB of float32.
 inline constexpr std::int64_t pack_columns = 8;
 

@@ -5,14 +5,13 @@
 
 #include "dispatch.hpp"
 #include "elements.hpp"
+#include "plan.hpp"
 
 namespace anynorm::detail {
 namespace {
 
 // Beyond 64 KB, some 4 us of work, a plan is no longer worth avoiding.
 constexpr std::int64_t max_bytes = 64 * 1024;
-// One block of the row kernel, as plan.cpp cuts rows: a longer row is merged from several.
-constexpr std::int64_t max_row = 4096;
 
 /// A loop over x, y, weight and bias.
 struct Level {
@@ -70,7 +69,7 @@ struct ShortRows {
             if (!(is_reduced ? row : sets).add(level)) return;
             size *= n;
             if (is_reduced) row_size *= n;
-            if (size * static_cast<std::int64_t>(size_of(x.dtype)) > max_bytes || row_size > max_row) return;
+            if (size * static_cast<std::int64_t>(size_of(x.dtype)) > max_bytes || row_size > row_block) return;
         }
         const Level& inner = row.level[0];
         fits = row.count > 0 && inner.y == 1 && (inner.weight == 0 || inner.weight == 1) &&
@@ -124,7 +123,7 @@ void run(const ShortRows& rows, const TensorView& x, const TensorView& y, const 
     static constexpr C one = 1, zero = 0;
     kernels::RowsArgs<X> args{};
     args.n = rows.row.level[0].n * rows.row.level[1].n;
-    args.block = max_row;
+    args.block = row_block;
     args.chunk_blocks = 1;
     args.x = static_cast<const X*>(x.data);
     args.y = static_cast<X*>(y.data);

@@ -16,6 +16,19 @@ struct Cell {
     double m2;
 };
 
+[[maybe_unused]] static inline double distance(const Cell& from, const Cell& to) noexcept {
+    return (to.mean - from.mean) + (to.mean_lo - from.mean_lo);
+}
+
+/// a + b where neither is empty and their distance is finite.
+[[maybe_unused]] static inline Cell merged_near(const Cell& a, const Cell& b, double delta) noexcept {
+    const double total = a.count + b.count, share = b.count / total;
+    const double shift = delta * share + a.mean_lo;
+    const double mean = a.mean + shift;
+    const double part = mean - shift;
+    return {total, mean, (a.mean - part) + (shift - (mean - part)), (a.m2 + b.m2) + delta * delta * (a.count * share)};
+}
+
 /// into = into + from. The order of the operands is part of the result's bits.
 [[maybe_unused]] static inline void merge(Cell& into, const Cell& from) noexcept {
     if (from.count == 0) return;
@@ -23,23 +36,15 @@ struct Cell {
         into = from;
         return;
     }
-    const double total = into.count + from.count;
-    const double share = from.count / total;
-    const double delta = (from.mean - into.mean) + (from.mean_lo - into.mean_lo);
-    if (!(delta - delta == 0)) {
-        // An infinite mean stays what NumPy gives; two finite means too far apart for their difference are averaged.
-        into.mean = into.mean * (into.count / total) + from.mean * share;
-        into.mean_lo = 0;
-        into.m2 = into.m2 + from.m2 + delta * delta;
-    } else {
-        const double shift = delta * share + into.mean_lo;
-        const double mean = into.mean + shift;
-        const double part = mean - shift;
-        into.mean_lo = (into.mean - part) + (shift - (mean - part));
-        into.mean = mean;
-        into.m2 = (into.m2 + from.m2) + delta * delta * (into.count * share);
+    const double delta = distance(into, from);
+    if (delta - delta == 0) {
+        into = merged_near(into, from, delta);
+        return;
     }
-    into.count = total;
+    // An infinite mean stays what NumPy gives; two finite means too far apart for their difference are averaged.
+    const double total = into.count + from.count;
+    into = {total, into.mean * (into.count / total) + from.mean * (from.count / total), 0,
+            into.m2 + from.m2 + delta * delta};
 }
 
 }  // namespace anynorm::kernels

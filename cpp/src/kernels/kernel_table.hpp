@@ -51,7 +51,7 @@ struct AffineArgs {
 };
 
 /// Statistics of `rows` sets and y from them, each set a row of `n` elements with stride 1: row r is written while row
-/// r + 1 is read. A row is summed in blocks of `block` elements, `chunk_blocks` of them to a chunk. weight and bias are
+/// r + 2 is read. A row is summed in blocks of `block` elements, `chunk_blocks` of them to a chunk. weight and bias are
 /// each constant or have stride 1 along n: the kernel says which.
 template <class X>
 struct RowsArgs {

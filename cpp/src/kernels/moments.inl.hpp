@@ -33,18 +33,22 @@ template <class X>
     return {count, sum / count / scale, 0, finite ? huge * huge : huge * huge - huge * huge};
 }
 
-template <class X>
-Cell Finish(const MomentsArgs<X>& args, const X* x, double c, double s1, double s2) {
-    const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
-    if (!args.center) return {count, 0, 0, s2};
-    if (!IsFinite(s1) || !IsFinite(s2)) return FinishNotFinite(args, x, count);
+/// The moments from finite sums about c.
+inline Cell Centered(double count, double c, double s1, double s2) {
     const double shift = s1 / count;
     const double m2 = s2 - s1 * shift;
     // Knuth's exact sum: mean + mean_lo == c + shift.
     const double mean = c + shift;
     const double c_part = mean - shift;
-    const double mean_lo = (c - c_part) + (shift - (mean - c_part));
-    return {count, mean, mean_lo, m2 > 0 ? m2 : 0};
+    return {count, mean, (c - c_part) + (shift - (mean - c_part)), m2 > 0 ? m2 : 0};
+}
+
+template <class X>
+Cell Finish(const MomentsArgs<X>& args, const X* x, double c, double s1, double s2) {
+    const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
+    if (!args.center) return {count, 0, 0, s2};
+    if (!IsFinite(s1) || !IsFinite(s2)) return FinishNotFinite(args, x, count);
+    return Centered(count, c, s1, s2);
 }
 
 /// Finish for many sets of `count` elements, which compilers vectorize: 16 divisions in the time of four. False where a
@@ -53,11 +57,7 @@ inline bool FinishAll(double count, bool center, std::int64_t sets, const double
                       Cell* out) {
     double not_finite = 0;
     for (std::int64_t i = 0; i < sets; ++i) {
-        const double shift = s1[i] / count;
-        const double m2 = s2[i] - s1[i] * shift;
-        const double mean = c[i] + shift;
-        const double c_part = mean - shift;
-        out[i] = {count, mean, (c[i] - c_part) + (shift - (mean - c_part)), m2 > 0 ? m2 : 0};
+        out[i] = Centered(count, c[i], s1[i], s2[i]);
         not_finite += (s1[i] - s1[i]) + (s2[i] - s2[i]);
     }
     return center && not_finite == 0;
@@ -167,27 +167,6 @@ template <class X, class Beside = Nothing>
 /// Several short rows: their sums are finished together.
 constexpr std::int64_t row_group = 16, short_row = 512;
 
-/// The sums of a row that is one group of RowSums at most, four lanes of each.
-template <class X>
-[[gnu::always_inline]] inline void SumShortRow(const X* x, std::int64_t n, Compute<X> c, double* lanes1,
-                                               double* lanes2) {
-    const Pack<double> shift = PackSet(static_cast<double>(c));
-    Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
-    std::int64_t i = 0;
-    for (; i + pack_size <= n; i += pack_size) {
-        const Pack<double> d = PackLoadPromote(x + i) - shift;
-        s1 = PackAccumulate(s1, d);
-        s2 = PackMulAdd(d, d, s2);
-    }
-    if (i < n) {
-        const Pack<double> d = PackLoadPromoteN(x + i, n - i, c) - shift;
-        s1 = s1 + d;
-        s2 = PackMulAdd(d, d, s2);
-    }
-    PackReduceToQuarter(s1, lanes1);
-    PackReduceToQuarter(s2, lanes2);
-}
-
 template <class X>
 void SumShortRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, Cell* out) {
     double c[row_group], quarter1[row_group][4], quarter2[row_group][4], s1[row_group], s2[row_group];
@@ -195,7 +174,10 @@ void SumShortRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, Cel
         const X* p = x + row * args.cell_stride;
         const Compute<X> shift = ShiftOfRow(args, p);
         c[row] = static_cast<double>(shift);
-        SumShortRow(p, args.n, shift, quarter1[row], quarter2[row]);
+        RowSums sums;
+        sums.AddRun(p, args.n, shift);
+        PackReduceToQuarter(sums.Sum(), quarter1[row]);
+        PackReduceToQuarter(sums.SumOfSquares(), quarter2[row]);
     }
     for (std::int64_t row = 0; row < rows; ++row) {
         s1[row] = (quarter1[row][0] + quarter1[row][2]) + (quarter1[row][1] + quarter1[row][3]);
@@ -248,14 +230,9 @@ inline void MergeCells(Cell* into, const Cell* from, std::int64_t count) noexcep
         Cell merged[group];
         double special = 0;  // anything that is not finite, or no number at all where a set is empty
         for (std::int64_t i = 0; i < cells; ++i) {
-            const Cell a = into[i], b = from[i];
-            const double total = a.count + b.count, share = b.count / total;
-            const double delta = (b.mean - a.mean) + (b.mean_lo - a.mean_lo);
-            const double shift = delta * share + a.mean_lo;
-            const double mean = a.mean + shift, part = mean - shift;
-            merged[i] = {total, mean, (a.mean - part) + (shift - (mean - part)),
-                         (a.m2 + b.m2) + delta * delta * (a.count * share)};
-            special += (delta - delta) + (a.count == 0 || b.count == 0 ? 1.0 : 0.0);
+            const double delta = distance(into[i], from[i]);
+            merged[i] = merged_near(into[i], from[i], delta);
+            special += (delta - delta) + (into[i].count == 0 || from[i].count == 0 ? 1.0 : 0.0);
         }
         if (special == 0) {
             for (std::int64_t i = 0; i < cells; ++i) into[i] = merged[i];
