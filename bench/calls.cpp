@@ -30,13 +30,13 @@ Call moments_call(const Case& each, const Buffers& buffers, int threads) {
     const auto results = std::make_shared<std::vector<double>>(3 * sets);
     const auto column = [&](std::size_t i) { return anynorm::view(results->data() + i * sets, kept); };
     const anynorm::MomentsView out{.count = column(0), .mean = column(1), .m2 = column(2)};
-    return [=, x = buffers.x.view(each.shape), axes = anynorm::Axes{std::span(each.axes)}, keep = results] {
+    return [=, x = buffers.x.view(each), axes = anynorm::Axes{std::span(each.axes)}, keep = results] {
         anynorm::moments(x, {axes}, out, {.num_threads = threads});
     };
 }
 
 Call row_call(const Case& each, const Buffers& buffers, int threads) {
-    const anynorm::TensorView x = buffers.x.view(each.shape), y = buffers.y.view(each.shape);
+    const anynorm::TensorView x = buffers.x.view(each), y = buffers.y.view(each);
     const anynorm::Axes axes{std::span(each.axes)};
     const anynorm::TensorView weight = buffers.parameters.view(lengths(each, true));
     if (each.kind == "rms_norm")
@@ -49,7 +49,7 @@ Call row_call(const Case& each, const Buffers& buffers, int threads) {
 }
 
 Call channel_call(const Case& each, const Buffers& buffers, int threads) {
-    const anynorm::TensorView x = buffers.x.view(each.shape), y = buffers.y.view(each.shape);
+    const anynorm::TensorView x = buffers.x.view(each), y = buffers.y.view(each);
     const auto with_channels = [&](auto options) {
         options.weight = options.bias = buffers.parameters.view({each.channels()});
         options.channel_axis = each.channel_axis;

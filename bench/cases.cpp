@@ -3,16 +3,37 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 
 namespace bench {
 namespace {
 
+/// What each function takes; all take one of the views.
+const std::map<std::string, std::set<std::string>> options_of = {
+    {"layer_norm", {}},
+    {"rms_norm", {}},
+    {"batch_norm", {"channel", "training"}},
+    {"group_norm", {"channel", "groups"}},
+    {"instance_norm", {"channel"}},
+    {"moments", {"axis"}},
+};
+constexpr std::int64_t cache_line = 64;  // bytes; a longer step would leave some of them alone
+
+std::int64_t integer(const std::string& text) {
+    std::size_t end = 0;
+    const std::int64_t value = std::stoll(text, &end);
+    if (end != text.size()) throw std::invalid_argument(text);
+    return value;
+}
+
 std::vector<std::int64_t> integers(const std::string& text, char separator) {
     std::vector<std::int64_t> values;
     std::istringstream stream(text);
-    for (std::string word; std::getline(stream, word, separator);) values.push_back(std::stoll(word));
+    for (std::string word; std::getline(stream, word, separator);) values.push_back(integer(word));
+    if (values.empty()) throw std::invalid_argument("no numbers");
     return values;
 }
 
@@ -25,44 +46,59 @@ anynorm::DType dtype_named(const std::string& name) {
     throw std::invalid_argument(name);
 }
 
-/// Understands one word such as axis=0,2,3 and adds it to the name.
-void read_option(Case& result, const std::string& word, const Resize& resize) {
-    const std::size_t equals = word.find('=');
-    const std::string key = word.substr(0, equals);
-    const std::vector<std::int64_t> values = integers(word.substr(equals + 1), ',');
-    result.name += "/" + word;
-    if (key == "axis" && result.kind == "moments") {
-        result.axes.assign(values.begin(), values.end());
+/// Understands one word such as axis=0,2,3.
+void read_option(Case& result, const std::string& key, const std::string& value) {
+    const bool view = key == "order" || key == "step";
+    if (!view && !options_of.at(result.kind).contains(key)) throw std::invalid_argument(key);
+    if (key == "axis") {
+        for (const std::int64_t axis : integers(value, ',')) result.axes.push_back(static_cast<int>(axis));
     } else if (key == "channel") {
-        result.channel_axis = static_cast<int>(values.at(0));
-    } else if (key == "training" && result.kind == "batch_norm") {
-        result.training = values.at(0) != 0;
+        result.channel_axis = static_cast<int>(integer(value));
+    } else if (key == "training") {
+        result.training = integer(value) != 0;
     } else if (key == "groups") {
-        result.groups = std::min(values.at(0), resize.max_length);
-        result.name.replace(result.name.rfind('=') + 1, std::string::npos, std::to_string(result.groups));
+        result.groups = integer(value);
+    } else if (key == "order") {
+        if (value != "F") throw std::invalid_argument(value);
+        result.fortran_order = true;
     } else {
-        throw std::invalid_argument(key);
+        result.step = integer(value);
+        if (result.step < 2 || result.step > cache_line / static_cast<std::int64_t>(anynorm::size_of(result.dtype)))
+            throw std::invalid_argument(value);
     }
+}
+
+void resize_shape(Case& result, const Resize& resize) {
+    for (std::int64_t& length : result.shape) length = std::min(length, resize.max_length);
+    result.groups = std::min(result.groups, resize.max_length);
+    const std::size_t bytes = std::max<std::size_t>(result.bytes(), 1);
+    result.shape.at(0) *= static_cast<std::int64_t>(std::max<std::size_t>((resize.min_bytes + bytes - 1) / bytes, 1));
 }
 
 Case read_case(const std::string& line, const Resize& resize) {
     std::istringstream words(line);
-    std::string dtype, shape;
+    std::string dtype, shape, told;
     Case result;
     words >> result.kind >> dtype >> shape;
     result.dtype = dtype_named(dtype);
     result.shape = integers(shape, 'x');
-    result.axes = {-1};
-
-    for (std::int64_t& length : result.shape) length = std::min(length, resize.max_length);
-    const std::size_t bytes = std::max<std::size_t>(result.bytes(), 1);
-    result.shape.at(0) *= static_cast<std::int64_t>(std::max<std::size_t>((resize.min_bytes + bytes - 1) / bytes, 1));
+    if (!options_of.contains(result.kind)) throw std::invalid_argument(result.kind);
+    for (std::string word; words >> word;) {
+        const std::size_t equals = word.find('=');
+        if (equals == std::string::npos) throw std::invalid_argument(word);
+        const std::string key = word.substr(0, equals);
+        read_option(result, key, word.substr(equals + 1));
+        told += '/';
+        told += key == "groups" ? "groups=" + std::to_string(std::min(result.groups, resize.max_length)) : word;
+    }
+    if (result.fortran_order && result.step > 1) throw std::invalid_argument("order=F and step");
+    if (result.axes.empty()) result.axes = {-1};
+    resize_shape(result, resize);
 
     result.name = result.kind + "/";
     for (const std::int64_t length : result.shape) result.name += std::to_string(length) + "x";
     result.name.back() = '/';
-    result.name += dtype;
-    for (std::string word; words >> word;) read_option(result, word, resize);
+    result.name += dtype + told;
     return result;
 }
 
@@ -73,8 +109,19 @@ std::int64_t Case::channels() const {
     return shape.at(static_cast<std::size_t>(channel_axis < 0 ? channel_axis + rank : channel_axis));
 }
 
+std::vector<std::int64_t> Case::strides() const {
+    std::vector<std::int64_t> result(shape.size());
+    std::int64_t stride = step;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+        const std::size_t axis = fortran_order ? i : shape.size() - 1 - i;
+        result[axis] = stride;
+        stride *= shape[axis];
+    }
+    return result;
+}
+
 std::size_t Case::bytes() const {
-    std::size_t product = anynorm::size_of(dtype);
+    std::size_t product = anynorm::size_of(dtype) * static_cast<std::size_t>(step);
     for (const std::int64_t length : shape) product *= static_cast<std::size_t>(length);
     return product;
 }
@@ -93,8 +140,8 @@ std::vector<Case> read_cases(const std::string& path, const Resize& resize) {
             if (std::none_of(cases.begin(), cases.end(), known)) cases.push_back(std::move(next));
         } catch (const std::exception&) {
             std::string message = path + ":" + std::to_string(number) + ": expected `kind dtype shape`, ";
-            message += "then axis= of moments or channel=, groups= and training= of the norms that have them; got `";
-            message += line + "`";
+            message += "then axis= of moments or channel=, groups= and training= of the norms that have them, ";
+            message += "then order=F or step=2; got `" + line + "`";
             throw std::runtime_error(message);
         }
     }

@@ -19,11 +19,14 @@ struct Case {
     std::vector<int> axes;  ///< of moments; layer and RMS norm take the last
     int channel_axis = 1;   ///< of batch, group and instance norm
     std::int64_t groups = 1;
-    bool training = true;  ///< of batch norm: statistics of x, not running ones
+    bool training = true;        ///< of batch norm: statistics of x, not running ones
+    bool fortran_order = false;  ///< the first axis is the fastest
+    std::int64_t step = 1;       ///< every so many-th element along the last axis of an array that is as much longer
 
     bool writes() const { return kind != "moments"; }
     std::int64_t channels() const;
-    std::size_t bytes() const;  ///< of x
+    std::vector<std::int64_t> strides() const;  ///< of x and y, in elements
+    std::size_t bytes() const;                  ///< of the memory of x, gaps included: a pass touches all its lines
 };
 
 /// Changes to every shape of the list; cases that become equal are measured once.

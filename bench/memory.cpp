@@ -52,7 +52,10 @@ std::size_t longest(anynorm::DType dtype, const std::vector<Case>& cases) {
 }
 
 std::size_t parameter_bytes(anynorm::DType dtype, const std::vector<Case>& cases) {
-    return longest(dtype, cases) / anynorm::size_of(dtype) * anynorm::size_of(parameter_type(dtype));
+    std::int64_t length = 0;
+    for (const Case& each : cases)
+        if (each.dtype == dtype) length = std::max(length, *std::max_element(each.shape.begin(), each.shape.end()));
+    return static_cast<std::size_t>(length) * anynorm::size_of(parameter_type(dtype));
 }
 
 }  // namespace
@@ -69,6 +72,13 @@ Buffer::~Buffer() { ::operator delete(data_, alignment); }
 anynorm::TensorView Buffer::view(const std::vector<std::int64_t>& shape) const {
     anynorm::TensorView result = anynorm::view(static_cast<float*>(data_), shape);
     result.dtype = dtype_;
+    return result;
+}
+
+anynorm::TensorView Buffer::view(const Case& each) const {
+    anynorm::TensorView result = view(each.shape);
+    const std::vector<std::int64_t> strides = each.strides();
+    std::copy(strides.begin(), strides.end(), result.strides);
     return result;
 }
 

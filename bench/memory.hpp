@@ -20,13 +20,14 @@ class Buffer {
 
     void* data() const { return data_; }
     anynorm::TensorView view(const std::vector<std::int64_t>& shape) const;
+    anynorm::TensorView view(const Case& each) const;  ///< of the shape and strides of x
 
   private:
     anynorm::DType dtype_;
     void* data_;
 };
 
-/// Room for the longest case of a dtype. Parameters are float32 for the half types.
+/// Room for the longest case of a dtype, and parameters for the longest axis, in float32 for the half types.
 struct Buffers {
     Buffer x, y, parameters;
     Buffers(anynorm::DType dtype, const std::vector<Case>& cases);

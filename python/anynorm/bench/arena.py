@@ -31,11 +31,13 @@ class Arena:
         random = np.random.default_rng(7)
         dtype = numpy_dtype(case.dtype)
         drawn: Any = np.float64 if case.dtype == "f64" else np.float32
-        x = random.standard_normal(case.shape, drawn)
+        x = random.standard_normal(case.memory_shape, drawn)
         x *= 2
         x += 3
-        self.x: Array = x.astype(dtype, copy=False)
-        self.y: Array = np.ones_like(self.x)
+        x = x.astype(dtype, copy=False)
+        self.memory: tuple[Array, Array] = (x, np.ones_like(x))
+        """The arrays that x and y are views of: all that a pass over them touches."""
+        self.x, self.y = (viewed(case, array) for array in self.memory)
         parameters = random.standard_normal((4, case.channels), drawn) + np.array([[1], [0], [3], [0]], drawn)
         parameters[3] = parameters[3] ** 2 + 2
         # Rounded to the type of x, which some peers want: else they would seem to err.
@@ -45,6 +47,12 @@ class Arena:
     def operands(self) -> tuple[Array, ...]:
         """The arguments of `expression`."""
         return self.x, self.weight, self.bias, self.mean, self.var
+
+
+def viewed(case: Case, memory: Array) -> Array:
+    """See an array in C order as the case wants it."""
+    whole = memory.T if case.order == "F" else memory
+    return whole[..., :: case.step]
 
 
 def exact_arrays(case: Case, arena: Arena) -> tuple[Array, ...]:

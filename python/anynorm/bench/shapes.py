@@ -19,6 +19,8 @@ OPTIONS = {
     "instance_norm": {"channel"},
     "moments": {"axis"},
 }
+VIEWS = {"order", "step"}
+LINE = 64  # bytes; a longer step would leave some of them alone
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,24 @@ class Case:
     channel: int = 1
     groups: int = 1
     training: bool = True
+    order: str = "C"
+    step: int = 1
+
+    @property
+    def dense(self) -> bool:
+        """Whether x is in C order, without gaps."""
+        return self.order == "C" and self.step == 1
+
+    @property
+    def memory_shape(self) -> tuple[int, ...]:
+        """The array that x is a view of, slowest axis first."""
+        whole = (*self.shape[:-1], self.shape[-1] * self.step)
+        return whole[::-1] if self.order == "F" else whole
 
     @property
     def bytes(self) -> int:
-        """Bytes that must move: all of x, and all of y if there is one."""
-        return math.prod(self.shape) * ITEMSIZE[self.dtype] * (1 if self.kind == "moments" else 2)
+        """Bytes that must move: the memory of x, and that of y if there is one."""
+        return math.prod(self.memory_shape) * ITEMSIZE[self.dtype] * (1 if self.kind == "moments" else 2)
 
     @property
     def over_channels(self) -> bool:
@@ -71,7 +86,7 @@ class Resize:
     max_bytes: int | None = None  # the first axis is cut until x has no more, for a quick look
 
     def __call__(self, shape: list[int], itemsize: int) -> tuple[int, ...]:
-        """Resize one shape."""
+        """Resize one shape; `itemsize` is the memory of an element, with the gap behind it."""
         shape = [min(length, self.max_length or length) for length in shape]
         item = math.prod(shape[1:]) * itemsize
         if self.max_bytes is not None:
@@ -83,28 +98,39 @@ class Resize:
 def read_case(line: str, section: str, resize: Resize) -> Case:
     """Understand one line; raises KeyError or ValueError."""
     kind, dtype, lengths, *words = line.split()
-    shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype])
-    options: dict[str, tuple[int, ...]] = {}
-    for word in words:
-        key, values = word.split("=")
-        options[key] = tuple(map(int, values.split(",")))
-    if unknown := options.keys() - OPTIONS[kind]:
+    options = dict(word.split("=") for word in words)
+    if unknown := options.keys() - OPTIONS[kind] - VIEWS:
         raise ValueError(unknown)
+    step = read_step(options, ITEMSIZE[dtype])
+    shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype] * step)
     if "groups" in options and resize.max_length:
-        options["groups"] = (min(*options["groups"], resize.max_length),)
-    told = [f"{key}={','.join(map(str, values))}" for key, values in options.items()]
+        options["groups"] = str(min(int(options["groups"]), resize.max_length))
     return Case(
-        name="/".join([kind, "x".join(map(str, shape)), dtype, *told]),
+        name="/".join([kind, "x".join(map(str, shape)), dtype, *map("=".join, options.items())]),
         listed="/".join([section, kind, lengths, dtype, *words]),
         section=section,
         kind=kind,
         dtype=dtype,
         shape=shape,
-        axis=options.get("axis", (-1,)),
-        channel=options.get("channel", (1,))[0],
-        groups=options.get("groups", (1,))[0],
-        training=bool(options.get("training", (1,))[0]),
+        axis=tuple(map(int, options.get("axis", "-1").split(","))),
+        channel=int(options.get("channel", "1")),
+        groups=int(options.get("groups", "1")),
+        training=bool(int(options.get("training", "1"))),
+        order=options.get("order", "C"),
+        step=step,
     )
+
+
+def read_step(options: dict[str, str], itemsize: int) -> int:
+    """Check how x lies in memory; returns the step, 1 without one."""
+    if options.get("order", "F") != "F" or options.keys() >= VIEWS:
+        raise ValueError(options)
+    if "step" not in options:
+        return 1
+    step = int(options["step"])
+    if not 2 <= step <= LINE // itemsize:
+        raise ValueError(options)
+    return step
 
 
 def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequence[str] = ("",)) -> list[Case]:
@@ -119,7 +145,7 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequenc
                 case = read_case(line, section, resize or Resize())
             except (KeyError, ValueError):
                 expected = "expected `kind dtype shape`, then axis= of moments"
-                expected += " or channel=, groups= and training= of the norms that have them"
+                expected += " or channel=, groups= and training= of the norms that have them, then order=F or step=2"
                 raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
             if any(part in case.listed for part in parts):
                 cases.setdefault(case.name, case)
@@ -127,8 +153,9 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequenc
 
 
 def one_of_each(cases: list[Case]) -> list[Case]:
-    """Choose the first case of every kind, dtype and choice of axes in each section."""
+    """Choose the first case of every kind, dtype, choice of axes and view in each section."""
     first: dict[tuple[object, ...], Case] = {}
     for case in cases:
-        first.setdefault((case.section, case.kind, case.dtype, case.axis, case.channel, case.training), case)
+        view = (case.order, case.step)
+        first.setdefault((case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view), case)
     return list(first.values())

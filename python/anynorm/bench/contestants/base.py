@@ -20,6 +20,12 @@ class Skipped(Exception):
     """Why a contestant does not take part in a case."""
 
 
+def want_dense(case: Case) -> None:
+    """Say no to views, for a contestant that would copy x first."""
+    if not case.dense:
+        raise Skipped("takes arrays that are dense and in C order")
+
+
 class Contestant(ABC):
     """Somebody who can run cases. The constructor raises ImportError where the library is not installed."""
 

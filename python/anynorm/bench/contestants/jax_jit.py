@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from anynorm.bench.arena import Arena
-from anynorm.bench.contestants.base import Call, Contestant
+from anynorm.bench.contestants.base import Call, Contestant, want_dense
 from anynorm.bench.expression import expression
 from anynorm.bench.shapes import Case
 
@@ -48,6 +48,7 @@ class JaxJit(Contestant):
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Compile for the operands, which stay where XLA puts them."""
         del threads
+        want_dense(case)
         x, *parameters = map(self._jax.device_put, arena.operands)
         compiled = self._jax.jit(partial(expression, self._jax.numpy, case)).lower(x, *parameters).compile()
         wait = self._jax.block_until_ready

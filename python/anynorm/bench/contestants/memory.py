@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floor: touch what the case must touch and do nothing else."""
+"""The floor: touch what the case must touch, gaps between elements included, and do nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MemoryPass(Contestant):
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Cut the arrays into as many parts as there are threads."""
         # As integers: NumPy has no vector code for the largest float16.
-        x, y = (array.reshape(-1).view(np.int16) for array in (arena.x, arena.y))
+        x, y = (array.reshape(-1).view(np.int16) for array in arena.memory)
         step = x.size if x.nbytes < SERIAL_BYTES else -(-x.size // threads)
         parts = [slice(start, start + step) for start in range(0, x.size, step)]
         works: list[Call] = [
