@@ -16,6 +16,7 @@
 
 #include "calls.hpp"
 #include "cases.hpp"
+#include "kernels.hpp"
 #include "memory.hpp"
 #include "passes.hpp"
 
@@ -27,18 +28,21 @@ constexpr const char* usage = R"(anynorm_bench: also takes
     --threads=1,2       1 and the maximum, if left out
     --min-mib=NUMBER    repeat the first axis of every shape until x has as many MiB (4 times the last cache: DRAM)
     --max-length=NUMBER cut longer axes, for a quick look
+    --kernels           the kernels below the norms instead, each by itself: kernel/affine/f32/avx2/1x2048
 )";
 
 struct Flags {
     std::string shapes = BENCH_SHAPES;  // where the sources were when they were compiled
     std::vector<int> threads;
     Resize resize;
+    bool kernels = false;
 };
 
 /// Takes our flags out of the command line.
 Flags read_flags(int& argc, char** argv) {
     Flags flags;
     const auto ours = [&](std::string_view word) {
+        if (word == "--kernels") return flags.kernels = true;
         const std::size_t equals = word.find('=');
         if (equals == std::string_view::npos) return false;
         const std::string_view name = word.substr(0, equals);
@@ -173,17 +177,8 @@ std::string refusal(const Case& each, const Buffers& buffers) {
     }
 }
 
-int run(int argc, char** argv) {
-    // Ours first: google-benchmark prints the names of the flags that it does not know, and its own help.
-    const Flags flags = read_flags(argc, argv);
-    benchmark::Initialize(&argc, argv, [] {
-        benchmark::PrintDefaultHelp();
-        std::fputs(usage, stdout);
-    });
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-    benchmark::AddCustomContext(
-        "anynorm", std::string(anynorm::version()) + ", " + std::string(anynorm::name(anynorm::active_isa())));
-
+/// Measures, and prints the table of those cases that --benchmark_filter chose.
+void run_cases(const Flags& flags) {
     const std::vector<Case> cases = read_cases(flags.shapes, flags.resize);
     std::map<anynorm::DType, Buffers> buffers;
     for (const Case& each : cases) buffers.try_emplace(each.dtype, each.dtype, cases);
@@ -201,13 +196,32 @@ int run(int argc, char** argv) {
         }
     }
     benchmark::RunSpecifiedBenchmarks();
-    benchmark::Shutdown();
 
     std::erase_if(rows, [](const auto& row) { return row->norm.empty(); });
-    if (rows.empty()) return 0;
+    if (rows.empty()) return;
     std::printf("\n%-52s %7s %10s %8s %8s %7s %8s  %s\n", "case", "threads", "ms", "GB/s", "pass", "of_pass",
                 "of_limit", "best pass");
     for (const auto& row : rows) row->print();
+}
+
+int run(int argc, char** argv) {
+    // Ours first: google-benchmark prints the names of the flags that it does not know, and its own help.
+    const Flags flags = read_flags(argc, argv);
+    benchmark::Initialize(&argc, argv, [] {
+        benchmark::PrintDefaultHelp();
+        std::fputs(usage, stdout);
+    });
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    benchmark::AddCustomContext(
+        "anynorm", std::string(anynorm::version()) + ", " + std::string(anynorm::name(anynorm::active_isa())));
+
+    if (flags.kernels) {
+        add_kernels();
+        benchmark::RunSpecifiedBenchmarks();
+    } else {
+        run_cases(flags);
+    }
+    benchmark::Shutdown();
     return 0;
 }
 

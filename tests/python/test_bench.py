@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
+import anynorm
 from anynorm.__main__ import main
 from anynorm.bench import chart, heap_reuse
 from anynorm.bench.arena import Arena
 from anynorm.bench.contestants import HEAP_REUSE, PEERS
 from anynorm.bench.report import Report
 from anynorm.bench.result import Result
-from anynorm.bench.shapes import Case, Resize, one_of_each, read_case, read_cases
+from anynorm.bench.shapes import ITEMSIZE, Case, Resize, one_of_each, read_case, read_cases
 
 ROOT = Path(__file__).parents[2]
 BENCH = (sys.executable, "-m", "anynorm", "bench")
@@ -398,6 +399,25 @@ def test_native_names_a_line_that_is_not_understood(program: Path, line: str, tm
     assert done.returncode == 1
     assert f"{shapes}:3: expected `kind dtype shape`" in done.stderr
     assert done.stderr.endswith(f"then order=F or step=2; got `{line}`\n")
+
+
+@pytest.mark.native
+def test_native_measures_every_kernel(program: Path) -> None:
+    done = run(program, "--kernels", "--benchmark_min_time=0.00001", "--benchmark_format=json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)["benchmarks"]
+    kernels: dict[str, set[str]] = {}
+    for each in measured:
+        _, kernel, dtype, isa, size = each["name"].split("/")
+        kernels.setdefault(f"{dtype}/{isa}", set()).add(kernel)
+        assert re.fullmatch(r"\d+(x\d+)?", size)
+        assert min(each["GB"], each["elements"]) > 0
+    assert kernels.keys() == {f"{dtype}/{isa}" for dtype in ITEMSIZE for isa in anynorm.available_isas()}
+    table = (ROOT / "cpp" / "src" / "kernels" / "kernel_table.hpp").read_text(encoding="utf-8")
+    members = set(re.findall(r"void \(\*(\w+)(?:\[\d\])?\)", table))
+    assert len(members) == 8
+    for names in kernels.values():
+        assert {name for name in members if any(each.startswith(name) for each in names)} == members
 
 
 @pytest.mark.native

@@ -60,6 +60,14 @@ RULES = {
     r"cpp/src/.*": (STANDARD, PUBLIC, r"cpp/src/.*\.hpp"),
     r"python/bindings/memory\.cpp": (STANDARD, r"<(pthread|sys/mman)\.h>", r"<pybind11/.*>", r"python/bindings/.*"),
     r"python/bindings/.*": (STANDARD, PUBLIC, r"<(Python|structmember)\.h>", r"<pybind11/.*>", r"python/bindings/.*"),
+    r"bench/kernels\.cpp": (
+        STANDARD,
+        PUBLIC,
+        r"<benchmark/.*>",
+        r"bench/.*",
+        r"cpp/src/dispatch\.hpp",
+        r"cpp/src/kernels/kernel_table\.hpp",
+    ),
     r"(bench|examples|tests/consume)/.*": (STANDARD, PUBLIC, r"<benchmark/.*>", r"(bench|examples)/.*"),
 }
 

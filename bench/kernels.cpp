@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one file of the benchmarks that looks inside the library, as the tests of the kernels do.
+#include "kernels.hpp"
+
+#include <benchmark/benchmark.h>
+
+#include <anynorm/anynorm.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "kernels/kernel_table.hpp"
+#include "memory.hpp"
+
+namespace bench {
+namespace {
+
+using namespace anynorm::kernels;
+
+struct Size {
+    std::int64_t rows, n;
+
+    std::int64_t elements() const { return rows * n; }
+    std::string name() const { return std::to_string(rows) + "x" + std::to_string(n); }
+};
+
+// Short rows, and a long one, of which x and y fit a L1 of 32 KB if they are float32; several long ones, 256 KB of
+// float64, fit L2.
+constexpr Size sizes[] = {{32, 64}, {1, 2048}, {8, 2048}};
+constexpr Size column_sizes[] = {{32, 64}, {256, 64}, {8, 2048}};
+constexpr Size largest = sizes[2];
+constexpr std::int64_t row_block = 4096, cell_count = 256;
+
+template <class X>
+constexpr anynorm::DType stored() {
+    if constexpr (std::is_same_v<X, F16>) return anynorm::DType::f16;
+    if constexpr (std::is_same_v<X, BF16>) return anynorm::DType::bf16;
+    if constexpr (std::is_same_v<X, float>) return anynorm::DType::f32;
+    return anynorm::DType::f64;
+}
+
+constexpr const char* short_name(anynorm::DType dtype) {
+    return dtype == anynorm::DType::f16    ? "f16"
+           : dtype == anynorm::DType::bf16 ? "bf16"
+           : dtype == anynorm::DType::f32  ? "f32"
+                                           : "f64";
+}
+
+/// The operands of all kernels of an element type.
+template <class X>
+struct Operands {
+    using C = Compute<X>;
+    static constexpr std::size_t elements = largest.rows * largest.n;
+
+    Buffer x{stored<X>(), elements * sizeof(X)}, y{stored<X>(), elements * sizeof(X)};
+    Buffer computed{stored<C>(), elements * sizeof(C)};
+    Buffer mean{stored<C>(), largest.n * sizeof(C)}, mean_lo{stored<C>(), largest.n * sizeof(C)};
+    Buffer rstd{stored<C>(), largest.n * sizeof(C)};
+    Buffer weight{stored<C>(), largest.n * sizeof(C)}, bias{stored<C>(), largest.n * sizeof(C)};
+    std::vector<Cell> cells = std::vector<Cell>(largest.n, {4096, 3, 0, 4 * 4096});
+    std::vector<Cell> others = std::vector<Cell>(cell_count, {4096, 4, 0, 4 * 4096});
+
+    static X* elements_of(const Buffer& buffer) { return static_cast<X*>(buffer.data()); }
+    static C* values_of(const Buffer& buffer) { return static_cast<C*>(buffer.data()); }
+};
+
+/// Registers the kernels of one element type and instruction set.
+template <class X>
+class Registry {
+  public:
+    using C = Compute<X>;
+
+    Registry(anynorm::Isa isa, std::shared_ptr<Operands<X>> operands)
+        : kernels_(anynorm::detail::kernels_for<X>(*anynorm::detail::kernels_of(isa))),
+          suffix_(std::string("/") + short_name(stored<X>()) + "/" + std::string(anynorm::name(isa)) + "/"),
+          operands_(std::move(operands)) {}
+
+    void add_all() const {
+        for (const Size& size : sizes) {
+            add_moments("moments_row", kernels_.moments_row, size, false);
+            add_affine("affine", size, false, false);
+            add_affine("affine_weight_bias", size, false, true);
+            add_affine("affine_statistics", size, true, false);
+            add_rows("normalize_rows", size, false);
+            add_rows("normalize_rows_weight_bias", size, true);
+        }
+        for (const Size& size : column_sizes) add_moments("moments_column", kernels_.moments_column, size, true);
+        add_cells();
+        add_conversions();
+    }
+
+  private:
+    /// `bytes` are read and written, every operand once.
+    template <class Call>
+    void add(const std::string& kernel, const std::string& size, std::int64_t elements, std::size_t bytes,
+             Call call) const {
+        const auto run = [=, keep = operands_](benchmark::State& state) {
+            for ([[maybe_unused]] auto _ : state) call();
+            // In time of the CPU, not of the clock: one thread that waits for nothing, on a machine that others share.
+            constexpr auto rate = benchmark::Counter::kIsIterationInvariantRate;
+            state.counters["GB"] = benchmark::Counter(static_cast<double>(bytes) * 1e-9, rate);
+            state.counters["elements"] = benchmark::Counter(static_cast<double>(elements), rate);
+        };
+        benchmark::RegisterBenchmark(("kernel/" + kernel + suffix_ + size).c_str(), run);
+    }
+
+    void add_moments(const char* name, void (*kernel)(const MomentsArgs<X>&) noexcept, const Size& size,
+                     bool columns) const {
+        MomentsArgs<X> args{};
+        args.x = Operands<X>::elements_of(operands_->x);
+        args.cells = columns ? size.n : size.rows;
+        args.cell_stride = columns ? 1 : size.n;
+        args.runs = 1;
+        args.n = columns ? size.rows : size.n;
+        args.stride = columns ? size.n : 1;
+        args.center = true;
+        args.out = operands_->cells.data();
+        add(name, size.name(), size.elements(), size.elements() * sizeof(X) + args.cells * sizeof(Cell),
+            [=] { kernel(args); });
+    }
+
+    /// Rows with statistics of their own, or one of columns for all.
+    void add_affine(const char* name, const Size& size, bool statistics, bool parameters) const {
+        const auto values = [](const Buffer& buffer) { return Operands<X>::values_of(buffer); };
+        AffineArgs<X> args{};
+        args.rows = size.rows;
+        args.n = args.x_row = args.y_row = size.n;
+        args.x = Operands<X>::elements_of(operands_->x);
+        args.y = Operands<X>::elements_of(operands_->y);
+        args.mean = values(operands_->mean);
+        args.mean_lo = values(operands_->mean_lo);
+        args.rstd = values(operands_->rstd);
+        args.weight = values(operands_->weight);
+        args.bias = values(operands_->bias);
+        args.stat_row = statistics ? 0 : 1;
+        const std::int64_t values_read = 3 * (statistics ? size.n : size.rows) + 2 * (parameters ? size.n : 1);
+        const auto kernel = kernels_.affine[affine_index(statistics, parameters, parameters)];
+        add(name, size.name(), size.elements(), 2 * size.elements() * sizeof(X) + values_read * sizeof(C),
+            [=] { kernel(args); });
+    }
+
+    void add_rows(const char* name, const Size& size, bool parameters) const {
+        RowsArgs<X> args{};
+        args.rows = size.rows;
+        args.n = args.x_row = args.y_row = size.n;
+        args.block = row_block;
+        args.chunk_blocks = 1;
+        args.x = Operands<X>::elements_of(operands_->x);
+        args.y = Operands<X>::elements_of(operands_->y);
+        args.weight = Operands<X>::values_of(operands_->weight);
+        args.bias = Operands<X>::values_of(operands_->bias);
+        args.eps = 1e-5;
+        args.center = true;
+        const auto kernel = kernels_.normalize_rows[rows_index(parameters, parameters)];
+        add(name, size.name(), size.elements(),
+            2 * size.elements() * sizeof(X) + 2 * (parameters ? size.n : 1) * sizeof(C), [=] { kernel(args); });
+    }
+
+    void add_cells() const {
+        const auto values = [](const Buffer& buffer) { return Operands<X>::values_of(buffer); };
+        const std::string size = std::to_string(cell_count);
+        Cell *const into = operands_->cells.data(), *const from = operands_->others.data();
+        add("merge_cells", size, cell_count, 3 * cell_count * sizeof(Cell),
+            [=, kernel = kernels_.merge_cells] { kernel(into, from, cell_count); });
+        C *const mean = values(operands_->mean), *const low = values(operands_->mean_lo),
+                 *const rstd = values(operands_->rstd);
+        add("coefficients", size, cell_count, cell_count * (sizeof(Cell) + 3 * sizeof(C)),
+            [=, kernel = kernels_.coefficients] { kernel(from, cell_count, 1e-5, mean, low, rstd); });
+    }
+
+    void add_conversions() const {
+        X* const stored = Operands<X>::elements_of(operands_->x);
+        C* const computed = Operands<X>::values_of(operands_->computed);
+        for (const std::int64_t n : {sizes[1].n, largest.elements()}) {
+            const std::size_t bytes = n * (sizeof(X) + sizeof(C));
+            add("promote", std::to_string(n), n, bytes,
+                [=, kernel = kernels_.promote] { kernel(computed, stored, n); });
+            add("demote", std::to_string(n), n, bytes, [=, kernel = kernels_.demote] { kernel(stored, computed, n); });
+        }
+    }
+
+    const Kernels<X>& kernels_;
+    std::string suffix_;
+    std::shared_ptr<Operands<X>> operands_;
+};
+
+template <class X>
+void add_kernels_of() {
+    const auto operands = std::make_shared<Operands<X>>();
+    for (const anynorm::Isa isa : anynorm::available_isas()) Registry<X>(isa, operands).add_all();
+}
+
+}  // namespace
+
+void add_kernels() {
+    add_kernels_of<float>();
+    add_kernels_of<double>();
+    add_kernels_of<F16>();
+    add_kernels_of<BF16>();
+}
+
+}  // namespace bench
