@@ -71,7 +71,7 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The Python tests, the doctests, README, docs and examples, on the installed package."""
     install(session, ".[examples]", *group("test"))
-    session.run("pytest", *(session.posargs or ["-m", "not native"]))
+    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", "not native"]))
 
 
 @nox.session
@@ -124,6 +124,8 @@ def asan(session: nox.Session) -> None:
     # Not the peaks of memory: the sanitizer's shadow and quarantine are far above what those tests allow.
     session.run(
         "pytest",
+        "-n",
+        "auto",
         *(session.posargs or ["-m", "not native and not slow", "--ignore=tests/python/test_memory.py", "tests/python"]),
         env=environment,
     )

@@ -174,7 +174,7 @@ def test_without_a_peer(module: str, peer: str) -> None:
 
 
 def test_an_interruption_keeps_what_was_measured(tmp_path: Path) -> None:
-    command = [*BENCH, "--threads", "1", "--repeat", "99", "--max-length", "64", "--peers", "numpy"]
+    command = [*BENCH, "--threads", "1", "--repeat", "2000", "--max-length", "64", "--peers", "numpy"]
     with subprocess.Popen(
         [*command, "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
