@@ -37,6 +37,11 @@ const Streamed streamed[] = {
     {"planes_of_channels", {40, 30, 31, 31}, {0, 2, 3}, {30, 1, 1}},
     {"small_planes_of_channels", {80, 300, 7, 7}, {0, 2, 3}, {300, 1, 1}},
     {"groups_channels_last", {4, 4400, 8, 8}, {1, 3}, {8, 8}},
+    {"groups_of_channels", {4, 8, 16, 47, 47}, {2, 3, 4}, {8, 16, 1, 1}},
+    {"groups_of_odd_channels", {4, 9, 13, 50, 50}, {2, 3, 4}, {9, 13, 1, 1}},
+    {"samples_channels_last", {6, 3001, 64}, {1}, {64}},
+    {"small_samples_channels_last", {301, 60, 64}, {1}, {64}},
+    {"strips_of_channels_last", {3, 300, 1264}, {1}, {1264}},
 };
 
 class SlowStreamed : public testing::TestWithParam<Streamed> {};
