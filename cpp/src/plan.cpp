@@ -227,6 +227,8 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
                                        : half_piece_bytes) /
                           request.element_bytes;
     if (plan.rows) target = std::max(target, rows_of_piece * reduction.n);
+    // Nothing is read twice: pieces as long as the threads allow have the longest stretches of memory.
+    if (wide && !request.apply) target = elements;
     if (threads > 1) {
         target = std::min(target, std::max(elements / (4 * threads), min_piece_bytes / request.element_bytes));
     }
