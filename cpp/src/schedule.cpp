@@ -197,7 +197,9 @@ class Run {
     bool writes_columns() const {
         const Reduction& reduction = plan_.reduction;
         const Nest& nest = plan_.nest;
-        if (reduction.interleave > 1) return false;
+        // Halves would leave half a line for the next 16 columns.
+        if (reduction.interleave > 1 || sizeof(A) == 2) return false;
+        if (reduction.fold > 1 && nest.loops[nest.depth - 1].n != reduction.fold) return false;
         const auto whole_lines = [](std::int64_t elements) { return elements % 16 == 0; };
         for (int i = 0; i < nest.depth; ++i) {
             const Loop& loop = nest.loops[i];
@@ -257,10 +259,12 @@ class Run {
         } else if (same_lengths(last, piece)) {
             spread_coefficients(last, memory);
             const std::int64_t shift = last.offset[op_x] - piece.offset[op_x];
-            beside.columns = {
-                x() + shift,         static_cast<A*>(call_.y.data) + shift + (piece.offset[op_y] - piece.offset[op_x]),
-                memory.columns.mean, memory.columns.mean_lo,
-                memory.columns.rstd, memory.column_bias};
+            beside.columns.x = x() + shift;
+            beside.columns.y = static_cast<A*>(call_.y.data) + shift + (piece.offset[op_y] - piece.offset[op_x]);
+            beside.columns.mean = memory.columns.mean;
+            beside.columns.mean_lo = memory.columns.mean_lo;
+            beside.columns.scale = memory.columns.rstd;
+            beside.columns.bias = memory.column_bias;
             sum();
         } else {
             apply_piece(apply_kernels_, operands_, last, memory.coefficients);

@@ -41,6 +41,7 @@ const Streamed streamed[] = {
     {"groups_of_odd_channels", {4, 9, 13, 50, 50}, {2, 3, 4}, {9, 13, 1, 1}},
     {"samples_channels_last", {6, 3001, 64}, {1}, {64}},
     {"small_samples_channels_last", {301, 60, 64}, {1}, {64}},
+    {"groups_channels_last_with_weights_of_their_own", {3, 3001, 16, 4, 2}, {1, 3, 4}, {16, 4, 1}},
     {"strips_of_channels_last", {3, 300, 1264}, {1}, {1264}},
 };
 
