@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <ostream>
 #include <span>
 #include <string>
@@ -65,7 +66,8 @@ TEST_P(SlowStreamed, ResultsHaveTheBitsOfThoseInPlace) {
     in_place = x;
     const std::span<const std::int64_t> lengths(shape);
     normalize(view(in_place.data(), lengths), {axes}, view(in_place.data(), lengths), options);
-    for (std::size_t offset : {0U, 1U, 4U, 13U}) {
+    const std::size_t to_line = (64 - reinterpret_cast<std::uintptr_t>(y.data()) % 64) % 64 / sizeof(float);
+    for (std::size_t offset : {to_line, std::size_t{0}, std::size_t{1}, std::size_t{4}, std::size_t{13}}) {
         for (int threads : {1, 2}) {
             options.num_threads = threads;
             std::fill(y.begin(), y.end(), -1.0F);
