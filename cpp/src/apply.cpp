@@ -7,6 +7,7 @@ namespace anynorm::detail {
 namespace {
 
 using kernels::AffineArgs;
+using kernels::AffineQueue;
 using kernels::Kernels;
 
 // Eight buffers of 512 float64 are 32 KB: operands that a kernel cannot read in place pass through L1.
@@ -101,26 +102,50 @@ class Pass {
         const bool x_unit = inner_.total == 1 || x_step_ == 1, y_unit = inner_.total == 1 || y_step_ == 1;
         x_direct_ = operands.x.dtype == stored_as<A>() && x_unit;
         y_direct_ = operands.y.dtype == stored_as<A>() && y_unit;
-        affine_ = kernels.affine[kernels::affine_index(coefficients_[0].varies, coefficients_[3].varies,
-                                                       coefficients_[4].varies)];
         all_direct_ = repeats_ = x_direct_ && y_direct_;
         for (const Coefficient& c : coefficients_) {
             all_direct_ = all_direct_ && c.direct;
             repeats_ = repeats_ && (!c.varies || c.along.repeats(inner_));
         }
+        const bool merged = repeats_ && !all_direct_ && coefficients_[0].varies;
+        affine_ = kernels.affine[merged ? kernels::affine_index(true, false, true)
+                                        : kernels::affine_index(coefficients_[0].varies, coefficients_[3].varies,
+                                                                coefficients_[4].varies)];
     }
 
     void run() {
-        walk(nest_, outside_, [&](const std::int64_t* offset) {
-            if (all_direct_) {
-                prepare_all(offset, 0, 0, inner_.total);
-                run_kernel(offset, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, 0, inner_.total);
-            } else if (repeats_) {
-                for (std::int64_t row = 0; row < rows_.n; ++row) run_repeating(offset, row);
-            } else {
-                run_tiles(offset);
-            }
-        });
+        if (in_place()) {
+            AffineArgs<A> args;
+            while (next(args)) affine_(args);
+            return;
+        }
+        walk(nest_, outside_, [&](const std::int64_t* offset) { run_tiles(offset); });
+    }
+
+    /// Runs `work` with a queue of the kernel's calls, then those that it left.
+    template <class Work>
+    void run_beside(const Work& work) {
+        AffineQueue<A> queue;
+        queue.refill = [](void* pass, AffineArgs<A>& args) noexcept { return static_cast<Pass*>(pass)->next(args); };
+        queue.from = this;
+        work(queue);
+        AffineArgs<A> args = queue.args;
+        if (queue.i > 0) {
+            skip(args, queue.row++, queue.i);
+            affine_(args);
+        }
+        args = queue.args;
+        skip(args, queue.row, 0);
+        args.rows = queue.args.rows - queue.row;
+        affine_(args);  // also where no row is left: for its fence
+        while (next(args)) affine_(args);
+    }
+
+    /// Whether the kernel that sums rows can work off this pass.
+    bool can_queue() const {
+        constexpr std::int64_t few_lines = 256;
+        return operands_.stream && all_direct_ && !coefficients_[0].varies && !coefficients_[3].varies &&
+               !coefficients_[4].varies && inner_.total >= few_lines;
     }
 
   private:
@@ -150,6 +175,22 @@ class Pass {
         if (outside_ > 0) rows_ = nest_.loops[--outside_];
     }
 
+    bool in_place() const { return all_direct_ || repeats_; }
+
+    /// The rows of args from `row` on, the first from element i on.
+    void skip(AffineArgs<A>& args, std::int64_t row, std::int64_t i) const {
+        args.x += row * args.x_row + i;
+        args.y += row * args.y_row + i;
+        const std::int64_t stat = row * args.stat_row;
+        args.mean += stat;
+        args.mean_lo += stat;
+        args.rstd += stat;
+        args.weight += row * args.weight_row;
+        args.bias += row * args.bias_row;
+        args.n -= i;
+        args.rows = 1;
+    }
+
     Coefficient coefficient(const Elements& elements, Operand operand) const {
         Along along;
         for (int level = 0; level < inner_.levels; ++level) {
@@ -160,13 +201,47 @@ class Pass {
         return {elements, operand, along, rows_.stride[operand], varies, direct};
     }
 
-    /// One row of the nest along which everything comes back after a period: whole periods fill a tile, packed once.
-    void run_repeating(const std::int64_t* offset, std::int64_t row) {
-        const std::int64_t step = std::min(tile / inner_.period * inner_.period, inner_.total);
-        const std::int64_t count = inner_.total / step, rest = inner_.total - count * step;
-        prepare_all(offset, row, 0, step);
-        run_kernel(offset, {row, count, step, step, 0}, 0, step);
-        if (rest > 0) run_kernel(offset, {row, 1, 0, 0, 0}, count * step, rest);
+    std::int64_t step_of_repeats() const { return std::min(tile / inner_.period * inner_.period, inner_.total); }
+
+    /// The kernel's calls one after the other: all rows of an iteration of the loops outside; or, where everything
+    /// comes back after a period, each row as tiles of whole periods, packed once, and what is left.
+    bool next(AffineArgs<A>& args) noexcept {
+        if (rest_ > 0) {
+            args = kernel_args(offset_, {row_, 1, 0, 0, 0}, inner_.total - rest_, rest_);
+            rest_ = 0;
+            return true;
+        }
+        const std::int64_t rows = all_direct_ ? 1 : rows_.n;
+        row_ = done_ % rows;
+        std::int64_t index = done_ / rows;
+        for (int operand = 0; operand < operand_count; ++operand) offset_[operand] = nest_.offset[operand];
+        for (int i = outside_ - 1; i >= 0; --i) {
+            const Loop& loop = nest_.loops[i];
+            for (int operand = 0; operand < operand_count; ++operand)
+                offset_[operand] += index % loop.n * loop.stride[operand];
+            index /= loop.n;
+        }
+        if (index > 0) return false;
+        ++done_;
+        if (all_direct_) {
+            prepare_all(offset_, 0, 0, inner_.total);
+            args = kernel_args(offset_, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, 0, inner_.total);
+            return true;
+        }
+        const std::int64_t step = step_of_repeats(), count = inner_.total / step;
+        rest_ = inner_.total - count * step;
+        prepare_all(offset_, row_, 0, step);
+        if (coefficients_[0].varies) merge_scale(step);
+        args = kernel_args(offset_, {row_, count, step, step, 0}, 0, step);
+        return true;
+    }
+
+    /// rstd * weight and a bias that varies: one load less for the kernel, and one kernel for all.
+    void merge_scale(std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) packed_[2][i] *= pointer_[3][coefficients_[3].varies ? i : 0];
+        if (!coefficients_[4].varies) std::fill_n(packed_[4], n, *pointer_[4]);
+        pointer_[3] = &one_;
+        pointer_[4] = packed_[4];
     }
 
     /// rows_.n rows of inner_.total elements, tiled along them.
@@ -211,18 +286,13 @@ class Pass {
         for (int i = 0; i < 5; ++i) prepare(i, offset, row, first, n);
     }
 
-    void run_kernel(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
+    AffineArgs<A> kernel_args(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
         const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
         const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
         AffineArgs<A> args{};
         args.rows = rows.count;
         args.n = n;
-        if (x_direct_) {
-            args.x = static_cast<const A*>(operands_.x.data) + x;
-        } else {
-            load(packed_x_, operands_.x, x, x_step_, n);
-            args.x = packed_x_;
-        }
+        args.x = x_direct_ ? static_cast<const A*>(operands_.x.data) + x : packed_x_;
         args.y = y_direct_ ? static_cast<A*>(operands_.y.data) + y : packed_y_;
         args.x_row = rows.x_stride;
         args.y_row = rows.y_stride;
@@ -235,7 +305,14 @@ class Pass {
         args.weight_row = rows.coefficients * coefficients_[3].row_stride;
         args.bias_row = rows.coefficients * coefficients_[4].row_stride;
         args.stream = operands_.stream && y_direct_;
-        affine_(args);
+        return args;
+    }
+
+    void run_kernel(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
+        const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
+        const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
+        if (!x_direct_) load(packed_x_, operands_.x, x, x_step_, n);
+        affine_(kernel_args(offset, rows, first, n));
         if (!y_direct_) store(operands_.y, y, y_step_, packed_y_, n);
     }
 
@@ -251,6 +328,9 @@ class Pass {
     bool all_direct_;  ///< the kernel reads and writes everything in place
     bool repeats_;     ///< so it does but for coefficients that come back after a period
     void (*affine_)(const AffineArgs<A>&) noexcept;
+    std::int64_t done_ = 0, row_ = 0, rest_ = 0;  // of next()
+    std::int64_t offset_[operand_count];
+    C one_ = 1;
     alignas(64) C packed_[5][tile];
     alignas(64) A packed_x_[tile], packed_y_[tile];
 };
@@ -263,9 +343,23 @@ void apply_piece(const Kernels<A>& kernels, const ApplyOperands& operands, const
     Pass<A>(kernels, operands, piece, coefficients).run();
 }
 
-#define ANYNORM_INSTANTIATE(A)                                                         \
-    template void apply_piece<A>(const Kernels<A>&, const ApplyOperands&, const Nest&, \
-                                 const CoefficientsOf<A>&) noexcept;
+template <class A>
+bool can_apply_beside(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece) noexcept {
+    return Pass<A>(kernels, operands, piece, {}).can_queue();
+}
+
+template <class A>
+void apply_beside(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
+                  const CoefficientsOf<A>& coefficients, const std::function<void(AffineQueue<A>&)>& work) noexcept {
+    Pass<A>(kernels, operands, piece, coefficients).run_beside(work);
+}
+
+#define ANYNORM_INSTANTIATE(A)                                                                                    \
+    template void apply_piece<A>(const Kernels<A>&, const ApplyOperands&, const Nest&,                            \
+                                 const CoefficientsOf<A>&) noexcept;                                              \
+    template bool can_apply_beside<A>(const Kernels<A>&, const ApplyOperands&, const Nest&) noexcept;             \
+    template void apply_beside<A>(const Kernels<A>&, const ApplyOperands&, const Nest&, const CoefficientsOf<A>&, \
+                                  const std::function<void(AffineQueue<A>&)>&) noexcept;
 ANYNORM_INSTANTIATE(float)
 ANYNORM_INSTANTIATE(double)
 ANYNORM_INSTANTIATE(kernels::F16)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "elements.hpp"
 #include "layout.hpp"
@@ -29,5 +30,16 @@ struct ApplyOperands {
 template <class A>
 void apply_piece(const kernels::Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
                  const CoefficientsOf<A>& coefficients) noexcept;
+
+/// Whether apply_beside() takes the piece.
+template <class A>
+bool can_apply_beside(const kernels::Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece) noexcept;
+
+/// apply_piece() while `work` sums other pieces: its kernels take the calls from a queue, and what they leave is done
+/// afterwards.
+template <class A>
+void apply_beside(const kernels::Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
+                  const CoefficientsOf<A>& coefficients,
+                  const std::function<void(kernels::AffineQueue<A>&)>& work) noexcept;
 
 }  // namespace anynorm::detail

@@ -19,6 +19,8 @@ constexpr std::int64_t pack_stride = 8;
 constexpr std::int64_t max_chunks = 256;
 // A piece of 256 KB leaves half of a 512 KB L2 for y and the coefficients.
 constexpr std::int64_t piece_bytes = 256 * 1024;
+// Half of it where a piece is written while the next is read: two of them are in L2.
+constexpr std::int64_t half_piece_bytes = piece_bytes / 2;
 // Sets in many places are walked faster side by side, in longer stretches of memory, though L2 cannot hold so many:
 // the last cache still gives them back at several times the speed of memory.
 constexpr std::int64_t wide_piece_bytes = 2 * 1024 * 1024;
@@ -220,8 +222,13 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     // Four pieces a thread even out what the cores do not share evenly.
     const bool wide =
         !plan.rows && !reduction.one_column && reduction.cells_inside && nest.depth > 0 && nest.loops[0].reduced;
-    std::int64_t target = (wide ? wide_piece_bytes : piece_bytes) / request.element_bytes;
+    std::int64_t target = (wide        ? wide_piece_bytes
+                           : plan.rows ? piece_bytes
+                                       : half_piece_bytes) /
+                          request.element_bytes;
     if (plan.rows) target = std::max(target, rows_of_piece * reduction.n);
+    // Nothing is read twice: pieces as long as the threads allow have the longest stretches of memory.
+    if (wide && !request.apply) target = elements;
     if (threads > 1) {
         target = std::min(target, std::max(elements / (4 * threads), min_piece_bytes / request.element_bytes));
     }
@@ -254,7 +261,7 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     const std::int64_t work =
         whole ? plan.sets.pieces : std::max(plan.sets.pieces * reduction.chunks, plan.elements.pieces);
     plan.threads = static_cast<int>(std::min(threads, work));
-    if (reduction.packed) plan.pack_elements = column ? pack_columns * column_block : row_block;
+    if (reduction.packed && !column) plan.pack_elements = row_block;
     return plan;
 }
 

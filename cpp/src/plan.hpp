@@ -13,9 +13,6 @@ namespace anynorm::detail {
 /// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
 inline constexpr std::int64_t row_block = 4096;
 
-/// Columns are packed by the eight: 1024 rows of them fill 32 KB of float32.
-inline constexpr std::int64_t pack_columns = 8;
-
 /// How the moments of one set are summed. It depends on where x keeps the elements of a set, never on threads, vector
 /// lanes or the other operands, and not on the number of sets unless samples are the fastest axis of few columns (see
 /// `interleave`). That is why the result has the same bits for all of them:
@@ -27,7 +24,8 @@ struct Reduction {
     enum class Kernel : std::uint8_t { row, column };
 
     Kernel kernel = Kernel::row;
-    /// The kernel wants stride 1 where x has another: blocks go through a buffer in L1 first.
+    /// The kernel wants stride 1 where x has another: rows go through a buffer in L1 first, columns are gathered step
+    /// by step.
     bool packed = false;
     /// The kept loop that the kernel runs over (an index into the nest), or -1 for one set at a time.
     int cells_loop = -1;
@@ -81,7 +79,7 @@ struct Plan {
     int threads = 1;
     /// Cells of the largest piece, times the columns that each is summed as.
     std::int64_t piece_columns = 1;
-    /// Elements of the buffer for packed blocks; 0 where there is none.
+    /// Elements of the buffer for packed rows; 0 where there is none.
     std::int64_t pack_elements = 0;
     /// Every set is one row in memory: the innermost loop of the nest, with stride 1.
     bool rows = false;

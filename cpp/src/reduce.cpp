@@ -9,41 +9,45 @@ namespace {
 using kernels::Kernels;
 using kernels::MomentsArgs;
 
-/// Copies one block of `args.cells` sets to `pack` so that neighbouring sets, or the elements of the only one, are
-/// contiguous, and points args at the copy.
+/// Copies one block of one set to `pack` so that its elements are contiguous, and points args at the copy.
 template <class T>
 void pack_block(MomentsArgs<T>& args, T* pack) {
-    const std::int64_t width = args.cells;
     T* out = pack;
     for (std::int64_t run = 0; run < args.runs; ++run) {
-        for (std::int64_t i = 0; i < args.n; ++i) {
-            const T* p = args.x + run * args.run_stride + i * args.stride;
-            for (std::int64_t cell = 0; cell < width; ++cell) *out++ = p[cell * args.cell_stride];
+        const T* p = args.x + run * args.run_stride;
+        if (args.stride == 2) {  // which compilers have vectors for
+            for (std::int64_t i = 0; i < args.n; ++i) out[i] = p[2 * i];
+        } else {
+            for (std::int64_t i = 0; i < args.n; ++i) out[i] = p[i * args.stride];
         }
+        out += args.n;
     }
     args.x = pack;
-    args.cell_stride = 1;
-    args.stride = width;
-    args.run_stride = args.n * width;
+    args.stride = 1;
+    args.run_stride = args.n;
 }
 
 /// One block of each of `args.cells` sets.
 template <class T>
-void reduce_block(const Kernels<T>& kernels, const Reduction& reduction, MomentsArgs<T> args, T* pack) {
+void reduce_block(const Kernels<T>& kernels, const Reduction& reduction, MomentsArgs<T> args, T* pack, const T* x,
+                  const Beside<T>& beside) {
     const bool row = reduction.kernel == Reduction::Kernel::row;
-    const auto kernel = row ? kernels.moments_row : kernels.moments_column;
-    if (!reduction.packed) {
-        kernel(args);
-        return;
+    if (beside.rows != nullptr) return kernels.moments_row_beside(args, *beside.rows);
+    if (beside.columns.y != nullptr) {
+        kernels::AffineColumns<T> columns = beside.columns;
+        columns.x += args.x - x;
+        columns.y += args.x - x;
+        return kernels.moments_column_beside(args, columns);
     }
-    const std::int64_t strip = row ? 1 : pack_columns;
-    for (std::int64_t first = 0; first < args.cells; first += strip) {
-        MomentsArgs<T> part = args;
-        part.x += first * args.cell_stride;
-        part.out += first;
-        part.cells = std::min(strip, args.cells - first);
-        pack_block(part, pack);
-        kernel(part);
+    if (!row) return kernels.moments_column(args);
+    if (!reduction.packed) return kernels.moments_row(args);
+    for (std::int64_t cell = 0; cell < args.cells; ++cell) {
+        MomentsArgs<T> one = args;
+        one.x += cell * args.cell_stride;
+        one.out += cell;
+        one.cells = 1;
+        pack_block(one, pack);
+        kernels.moments_row(one);
     }
 }
 
@@ -51,7 +55,7 @@ void reduce_block(const Kernels<T>& kernels, const Reduction& reduction, Moments
 
 template <class T>
 void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center,
-                  std::int64_t chunk, Cell* cells, const ReduceScratch& scratch) noexcept {
+                  std::int64_t chunk, Cell* cells, const ReduceScratch& scratch, const Beside<T>& beside) noexcept {
     const Reduction& reduction = plan.reduction;
     const std::int64_t first_block = chunk * reduction.chunk_blocks;
     const std::int64_t last_block = std::min(reduction.blocks, first_block + reduction.chunk_blocks);
@@ -73,6 +77,7 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
     // Rows joined into one are one kernel call where x runs on through them. Where other operands keep its columns in
     // several loops, each row is a call of its own; the sums are the same.
     const std::int64_t lanes = reduction.row_stride == width / reduction.interleave ? 1 : reduction.interleave;
+    Beside<T> now = beside;
     const auto reduce_cells = [&](const T* first, std::int64_t count, Cell* out) {
         for (std::int64_t index = first_block; index < last_block; ++index) {
             const Block block = block_of(reduction, index);
@@ -81,7 +86,7 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
                 reduce_block(kernels, reduction,
                              block_args(first + lane * reduction.row_stride, count / lanes, block,
                                         into + lane * (count / lanes)),
-                             static_cast<T*>(scratch.pack));
+                             static_cast<T*>(scratch.pack), x, now);
             }
             if (into != out) kernels.merge_cells(out, into, count);
         }
@@ -105,25 +110,28 @@ void reduce_chunk(const Kernels<T>& kernels, const T* x, const Plan& plan, const
         }
         merge_columns(out, sets, reduction.fold, reduction.fold, 1);
         out += sets;
+        if (now.columns.y == nullptr) return;
+        for (auto* coefficients : {&now.columns.mean, &now.columns.mean_lo, &now.columns.scale, &now.columns.bias})
+            *coefficients += width;
     });
 }
 
 template <class T>
 void reduce_sets(const Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center, Cell* cells,
-                 const ReduceScratch& scratch) noexcept {
-    reduce_chunk(kernels, x, plan, piece, center, 0, cells, scratch);
+                 const ReduceScratch& scratch, const Beside<T>& beside) noexcept {
+    reduce_chunk(kernels, x, plan, piece, center, 0, cells, scratch, beside);
     const std::int64_t count = plan.reduction.chunks > 1 ? piece.cells() : 0;
     for (std::int64_t chunk = 1; chunk < plan.reduction.chunks; ++chunk) {
-        reduce_chunk(kernels, x, plan, piece, center, chunk, scratch.chunk, scratch);
+        reduce_chunk(kernels, x, plan, piece, center, chunk, scratch.chunk, scratch, beside);
         kernels.merge_cells(cells, scratch.chunk, count);
     }
 }
 
 #define ANYNORM_INSTANTIATE(T)                                                                                      \
     template void reduce_chunk<T>(const Kernels<T>&, const T*, const Plan&, const Nest&, bool, std::int64_t, Cell*, \
-                                  const ReduceScratch&) noexcept;                                                   \
+                                  const ReduceScratch&, const Beside<T>&) noexcept;                                 \
     template void reduce_sets<T>(const Kernels<T>&, const T*, const Plan&, const Nest&, bool, Cell*,                \
-                                 const ReduceScratch&) noexcept;
+                                 const ReduceScratch&, const Beside<T>&) noexcept;
 ANYNORM_INSTANTIATE(float)
 ANYNORM_INSTANTIATE(double)
 ANYNORM_INSTANTIATE(kernels::F16)

@@ -17,15 +17,22 @@ struct ReduceScratch {
     void* pack;
 };
 
+/// What is written while sums are formed: nothing, a queue of rows, or columns, those that belong to x's first element.
+template <class T>
+struct Beside {
+    kernels::AffineQueue<T>* rows = nullptr;
+    kernels::AffineColumns<T> columns{};
+};
+
 /// Sums chunk `chunk` of every set of a piece into cells[0 .. cells of the piece), in the piece's order; `cells` has
 /// room for Plan::piece_columns.
 template <class T>
 void reduce_chunk(const kernels::Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center,
-                  std::int64_t chunk, Cell* cells, const ReduceScratch& scratch) noexcept;
+                  std::int64_t chunk, Cell* cells, const ReduceScratch& scratch, const Beside<T>& beside = {}) noexcept;
 
 /// All chunks of every set of a piece.
 template <class T>
 void reduce_sets(const kernels::Kernels<T>& kernels, const T* x, const Plan& plan, const Nest& piece, bool center,
-                 Cell* cells, const ReduceScratch& scratch) noexcept;
+                 Cell* cells, const ReduceScratch& scratch, const Beside<T>& beside = {}) noexcept;
 
 }  // namespace anynorm::detail

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include "apply.hpp"
 #include "parallel.hpp"
@@ -59,6 +60,7 @@ class Run {
     }
 
     void run() {
+        overlaps_ = plan_.mode == Plan::Mode::whole_sets && !is_rows() && is_overlapping();
         Carver sizes(nullptr);
         take_shared(sizes);
         const std::size_t worker_bytes = Worker(*this, nullptr).carver.used();
@@ -74,6 +76,8 @@ class Run {
             split_sets();
         } else if (is_rows()) {
             rows();
+        } else if (overlaps_) {
+            overlapping_sets();
         } else {
             whole_sets();
         }
@@ -90,12 +94,18 @@ class Run {
             reduce.block = carver.take<Cell>(plan.needs_block() ? plan.piece_columns : 0);
             reduce.pack = carver.take<X>(plan.pack_elements);
             coefficients = take_coefficients(carver, split ? 0 : plan.piece_columns);
+            const bool spread = run.overlaps_ && plan.reduction.kernel == Reduction::Kernel::column;
+            columns = take_coefficients(carver, spread ? plan.piece_columns : 0);
+            column_bias = carver.take<C>(spread ? plan.piece_columns : 0);
         }
 
         Carver carver;
         Cell* cells;
         ReduceScratch reduce;
         Coefficients<C> coefficients;
+        /// Those of the columns of a piece that is written beside another's sums; rstd times weight.
+        Coefficients<C> columns;
+        C* column_bias;
     };
 
     static Coefficients<C> take_coefficients(Carver& carver, std::int64_t count) {
@@ -108,6 +118,7 @@ class Run {
 
     /// The arrays that all workers share.
     void take_shared(Carver& carver) {
+        written_ = carver.take<std::int64_t>(overlaps_ ? plan_.threads : 0);
         weight_ = carver.take<C>(gathers_weight_ ? parameter_size(plan_.nest, op_weight) : 0);
         bias_ = carver.take<C>(gathers_bias_ ? parameter_size(plan_.nest, op_bias) : 0);
         if (plan_.mode != Plan::Mode::split_sets) return;
@@ -172,6 +183,118 @@ class Run {
         });
     }
 
+    /// Whether a piece can be written while the next is read.
+    bool is_overlapping() const {
+        const Reduction& reduction = plan_.reduction;
+        if (!std::is_same_v<X, A> || call_.y.dtype != stored_as<A>()) return false;
+        if (!operands_.stream || !call_.has_statistics() || reduction.packed || reduction.one_column) return false;
+        if (reduction.kernel == Reduction::Kernel::column) return writes_columns();
+        return can_apply_beside(apply_kernels_, operands_, numbered_piece(0));
+    }
+
+    /// Whether the column kernel can write the results of other sets: y lies like x, weight and bias belong to columns,
+    /// and all packs of columns are whole lines of y.
+    bool writes_columns() const {
+        const Reduction& reduction = plan_.reduction;
+        const Nest& nest = plan_.nest;
+        // Halves would leave half a line for the next 16 columns.
+        if (reduction.interleave > 1 || sizeof(A) == 2) return false;
+        if (reduction.fold > 1 && nest.loops[nest.depth - 1].n != reduction.fold) return false;
+        const auto whole_lines = [](std::int64_t elements) { return elements % 16 == 0; };
+        for (int i = 0; i < nest.depth; ++i) {
+            const Loop& loop = nest.loops[i];
+            if (loop.stride[op_x] != loop.stride[op_y]) return false;
+            if (reduction.fold > 1 && i == nest.depth - 1) continue;
+            if (i == reduction.cells_loop) {
+                const std::int64_t length = i == plan_.sets.loop ? plan_.sets.length : loop.n;
+                if (!whole_lines(length * reduction.fold) || !whole_lines(loop.n * reduction.fold)) return false;
+            } else if (!whole_lines(loop.stride[op_x])) {
+                return false;
+            }
+            if (loop.reduced && (loop.stride[op_weight] != 0 || loop.stride[op_bias] != 0)) return false;
+        }
+        return reinterpret_cast<std::uintptr_t>(static_cast<const A*>(call_.y.data) + nest.offset[op_y]) % 64 == 0;
+    }
+
+    Nest numbered_piece(std::int64_t index) const {
+        Nest piece = piece_of(plan_.nest, plan_.sets, index);
+        number_cells(piece);
+        return piece;
+    }
+
+    /// A worker writes the piece before while it sums the next: a core that reads, then writes past the caches, takes
+    /// 1.5 times as long as one that copies.
+    void overlapping_sets() {
+        if constexpr (std::is_same_v<X, A>) {
+            std::fill_n(written_, plan_.threads, -1);
+            for_each_piece(plan_.sets.pieces, plan_.threads, [&](int index_of_worker, std::int64_t index) {
+                const Worker memory = worker(index_of_worker);
+                const Nest piece = piece_of(plan_.nest, plan_.sets, index);
+                const std::int64_t before = std::exchange(written_[index_of_worker], index);
+                sum_beside(memory, piece, before);
+                store_moments(call_, piece, memory.cells);
+                make_coefficients(memory.cells, piece.cells(), memory.coefficients);
+            });
+            for_each_piece(plan_.threads, plan_.threads, [&](int, std::int64_t index_of_worker) {
+                if (written_[index_of_worker] < 0) return;
+                const Worker memory = worker(static_cast<int>(index_of_worker));
+                apply_piece(apply_kernels_, operands_, numbered_piece(written_[index_of_worker]), memory.coefficients);
+            });
+        }
+    }
+
+    /// Sums a piece and writes the one before.
+    void sum_beside(const Worker& memory, const Nest& piece, std::int64_t before) {
+        Beside<A> beside;
+        const auto sum = [&] {
+            reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, memory.cells, memory.reduce, beside);
+        };
+        if (before < 0) return sum();
+        const Nest last = numbered_piece(before);
+        if (plan_.reduction.kernel == Reduction::Kernel::row) {
+            apply_beside<A>(apply_kernels_, operands_, last, memory.coefficients, [&](kernels::AffineQueue<A>& queue) {
+                beside.rows = &queue;
+                sum();
+            });
+        } else if (same_lengths(last, piece)) {
+            spread_coefficients(last, memory);
+            const std::int64_t shift = last.offset[op_x] - piece.offset[op_x];
+            beside.columns.x = x() + shift;
+            beside.columns.y = static_cast<A*>(call_.y.data) + shift + (piece.offset[op_y] - piece.offset[op_x]);
+            beside.columns.mean = memory.columns.mean;
+            beside.columns.mean_lo = memory.columns.mean_lo;
+            beside.columns.scale = memory.columns.rstd;
+            beside.columns.bias = memory.column_bias;
+            sum();
+        } else {
+            apply_piece(apply_kernels_, operands_, last, memory.coefficients);
+            sum();
+        }
+    }
+
+    static bool same_lengths(const Nest& a, const Nest& b) {
+        return std::equal(a.loops, a.loops + a.depth, b.loops, [](const Loop& x, const Loop& y) { return x.n == y.n; });
+    }
+
+    /// The coefficients of a piece, one of each for every column that the kernel sums.
+    void spread_coefficients(const Nest& piece, const Worker& memory) const {
+        const std::int64_t fold = plan_.reduction.fold;
+        const Loop& inner = piece.loops[piece.depth - 1];
+        const Coefficients<C>&cell = memory.coefficients, &column = memory.columns;
+        const Nest kept = kept_loops(piece);
+        std::int64_t at = 0;
+        walk(kept, kept.depth, [&](const std::int64_t* offset) {
+            load(column.rstd + at, operands_.weight, offset[op_weight], fold > 1 ? inner.stride[op_weight] : 0, fold);
+            load(memory.column_bias + at, operands_.bias, offset[op_bias], fold > 1 ? inner.stride[op_bias] : 0, fold);
+            const std::int64_t index = at / fold;
+            for (const std::int64_t end = at + fold; at < end; ++at) {
+                column.mean[at] = cell.mean[index];
+                column.mean_lo[at] = cell.mean_lo[index];
+                column.rstd[at] *= cell.rstd[index];
+            }
+        });
+    }
+
     void split_sets() {
         const std::int64_t sets = plan_.nest.cells();
         if (call_.has_statistics()) {
@@ -194,7 +317,9 @@ class Run {
         if (!call_.has_apply()) return;
         make_coefficients(cells_, sets, coefficients_);
         for_each_piece(plan_.elements.pieces, plan_.threads, [&](int, std::int64_t index) {
-            apply_piece(apply_kernels_, operands_, piece_of(plan_.nest, plan_.elements, index), coefficients_);
+            // Backwards: what the statistics read last is still in a cache.
+            const std::int64_t piece = plan_.elements.pieces - 1 - index;
+            apply_piece(apply_kernels_, operands_, piece_of(plan_.nest, plan_.elements, piece), coefficients_);
         });
     }
 
@@ -221,9 +346,11 @@ class Run {
     C one_ = 1, zero_ = 0;
     ApplyOperands operands_;
     bool gathers_weight_, gathers_bias_;
+    bool overlaps_ = false;
     C *weight_ = nullptr, *bias_ = nullptr;
     Cell* cells_ = nullptr;
     Coefficients<C> coefficients_{};
+    std::int64_t* written_ = nullptr;  ///< the piece that each worker has summed but not written
     std::byte* workers_ = nullptr;
     std::size_t worker_bytes_ = 0;
 };

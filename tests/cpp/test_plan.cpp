@@ -96,7 +96,7 @@ const Row table[] = {
      c,
      {1, 2, 4},
      "nest K4:25088 R196:128 K4:32 R32:1\nreduce row block=128x32 blocks=2 chunks=1\n"
-     "run whole_sets sets=2 elements=2 threads=1\n"},
+     "run whole_sets sets=4 elements=2 threads=1\n"},
     {"strided_rows_are_packed",
      {8, 100},
      {.name = "strided", .step = 3},

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <ostream>
 #include <span>
 #include <string>
@@ -37,6 +38,12 @@ const Streamed streamed[] = {
     {"planes_of_channels", {40, 30, 31, 31}, {0, 2, 3}, {30, 1, 1}},
     {"small_planes_of_channels", {80, 300, 7, 7}, {0, 2, 3}, {300, 1, 1}},
     {"groups_channels_last", {4, 4400, 8, 8}, {1, 3}, {8, 8}},
+    {"groups_of_channels", {4, 8, 16, 47, 47}, {2, 3, 4}, {8, 16, 1, 1}},
+    {"groups_of_odd_channels", {4, 9, 13, 50, 50}, {2, 3, 4}, {9, 13, 1, 1}},
+    {"samples_channels_last", {6, 3001, 64}, {1}, {64}},
+    {"small_samples_channels_last", {301, 60, 64}, {1}, {64}},
+    {"groups_channels_last_with_weights_of_their_own", {3, 3001, 16, 4, 2}, {1, 3, 4}, {16, 4, 1}},
+    {"strips_of_channels_last", {3, 300, 1264}, {1}, {1264}},
 };
 
 class SlowStreamed : public testing::TestWithParam<Streamed> {};
@@ -59,7 +66,8 @@ TEST_P(SlowStreamed, ResultsHaveTheBitsOfThoseInPlace) {
     in_place = x;
     const std::span<const std::int64_t> lengths(shape);
     normalize(view(in_place.data(), lengths), {axes}, view(in_place.data(), lengths), options);
-    for (std::size_t offset : {0U, 1U, 4U, 13U}) {
+    const std::size_t to_line = (64 - reinterpret_cast<std::uintptr_t>(y.data()) % 64) % 64 / sizeof(float);
+    for (std::size_t offset : {to_line, std::size_t{0}, std::size_t{1}, std::size_t{4}, std::size_t{13}}) {
         for (int threads : {1, 2}) {
             options.num_threads = threads;
             std::fill(y.begin(), y.end(), -1.0F);

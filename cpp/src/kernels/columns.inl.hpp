@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Column statistics of one block: neighbouring sets are contiguous, each column sums its own rows in order, and the
-// vectors lie across the columns. Sums are kept in two levels: 16 steps of eight rows are summed on their own before
-// they join the rest, so that no element takes part in more than 80 roundings, however regular the data.
+// Column statistics of one block: each column sums its own rows in order, and the vectors lie across the columns. Sums
+// are kept in two levels: 16 steps of eight rows are summed on their own before they join the rest, so that no element
+// takes part in more than 80 roundings, however regular the data.
 #pragma once
 
 #include "kernel_table.hpp"
@@ -29,21 +29,22 @@ inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::i
         __builtin_prefetch(next + row * next_stride);
         if constexpr (sizeof(X) == 8) __builtin_prefetch(next + row * next_stride + 8);  // a pack is two lines
     }
-    // Two vectors of columns at a time: the sums of all 16 are more than there are registers, those of one wait for
-    // each other.
-    ANYNORM_UNROLL for (int first = 0; first < pack_size; first += 2 * lanes) {
-        const D shift[2] = {LoadU(pack.c + first), LoadU(pack.c + first + lanes)};
-        D sum[2] = {Set(0.0), Set(0.0)}, squares[2] = {Set(0.0), Set(0.0)};
+    // Four vectors of columns at a time where there are so many: their sums fill half of AVX2's registers and do not
+    // wait for each other.
+    constexpr int side = pack_size / lanes < 4 ? pack_size / lanes : 4;
+    ANYNORM_UNROLL for (int first = 0; first < pack_size; first += side * lanes) {
+        D sum[side], squares[side];
+        ANYNORM_UNROLL for (int i = 0; i < side; ++i) sum[i] = squares[i] = Set(0.0);
         const X* p = x + first;
         ANYNORM_UNROLL for (int row = 0; row < rows; ++row, p += stride) {
-            ANYNORM_UNROLL for (int i = 0; i < 2; ++i) {
-                const D d = LoadPromote(p + i * lanes) - shift[i];
+            ANYNORM_UNROLL for (int i = 0; i < side; ++i) {
+                const D d = LoadPromote(p + i * lanes) - LoadU(pack.c + first + i * lanes);
                 sum[i] = Accumulate(sum[i], d);
                 squares[i] = MulAdd(d, d, squares[i]);
             }
         }
         // The step is summed on its own first: fewer additions to a growing sum lose less.
-        ANYNORM_UNROLL for (int i = 0; i < 2; ++i) {
+        ANYNORM_UNROLL for (int i = 0; i < side; ++i) {
             const int at = first + i * lanes;
             StoreU(pack.s1 + at, LoadU(pack.s1 + at) + sum[i]);
             StoreU(pack.s2 + at, LoadU(pack.s2 + at) + squares[i]);
@@ -51,13 +52,24 @@ inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::i
     }
 }
 
+/// What is done beside the sums of 16 columns: nothing.
+struct NoColumns {
+    template <int rows>
+    void Write(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t) const {}
+};
+
 /// The sums of a tile of columns.
 struct ColumnSums {
     // 512 columns keep the packs in 12 KB of L1 and read at least 2 KB of a row at a time.
     static constexpr std::int64_t tile = 512;
     ColumnPack packs[tile / pack_size];
     ColumnTotals totals[tile / pack_size];
-    std::int64_t columns, ahead;
+    // A step reads whole rows in the order of memory where they follow each other: those of the next step are fetched
+    // in that order too, for prefetchers follow one ascending stream within a page. Otherwise what is used so many
+    // packs later is fetched, since they see no order.
+    static constexpr std::int64_t packs_ahead = 8;
+    std::int64_t begin, columns, cell_stride;
+    bool linear;
     int steps;
 
     std::int64_t pack_count() const { return (columns + pack_size - 1) / pack_size; }
@@ -79,85 +91,121 @@ struct ColumnSums {
         Clear();
     }
 
-    template <int rows, class X>
-    void AddRows(const X* x, std::int64_t stride, std::int64_t fetch) {
-        const std::int64_t whole = columns / pack_size, rest = columns % pack_size;
-        // Whole rows are fetched in the order of memory: within a page, prefetchers follow one ascending stream.
-        const bool linear = fetch != 0 && stride == columns;
-        const std::int64_t next_step = linear ? rows * pack_size : pack_size, next_stride = linear ? pack_size : stride;
+    template <int rows, class X, class Beside>
+    [[gnu::always_inline]] void AddRows(const X* x, std::int64_t at, std::int64_t stride, const Beside& beside) {
+        x += at;
+        const std::int64_t whole = cell_stride == 1 ? columns / pack_size : 0;
+        const std::int64_t below = 8 * stride, next_stride = linear ? pack_size : stride;
         for (std::int64_t k = 0; k < whole; ++k) {
-            AddRowsOfPack<rows>(x + k * pack_size, stride, x + fetch + k * next_step, next_stride, packs[k]);
+            const std::int64_t later = k + packs_ahead;
+            const std::int64_t next = linear          ? below + k * rows * pack_size
+                                      : later < whole ? later * pack_size
+                                                      : below + (later - whole) * pack_size;
+            AddRowsOfPack<rows>(x + k * pack_size, stride, x + next, next_stride, packs[k]);
+            beside.template Write<rows>(at + k * pack_size, stride, begin + k * pack_size, at + next, next_stride);
         }
-        if (rest == 0) return;
-        X last[rows * pack_size];  // beyond the columns are zeros, and c is 0 there as well
-        for (int row = 0; row < rows; ++row) {
-            const Pack<Compute<X>> elements = PackLoadN(x + row * stride + whole * pack_size, rest, Compute<X>(0));
-            PackStore(last + row * pack_size, elements);
-        }
-        AddRowsOfPack<rows>(static_cast<const X*>(last), pack_size, x + fetch, 0, packs[whole]);
+        for (std::int64_t k = whole; k < pack_count(); ++k)
+            AddGathered<rows>(x + k * pack_size * cell_stride, stride, k);
     }
 
+    /// Fewer than 16 columns, or such as are not neighbours. Not inlined: a quarter of the code, little of the time.
     template <int rows, class X>
-    void AddStep(const X* x, std::int64_t stride) {
-        AddRows<rows>(x, stride, ahead);
+    [[gnu::noinline]] void AddGathered(const X* x, std::int64_t stride, std::int64_t k) {
+        const std::int64_t left = columns - k * pack_size, count = left < pack_size ? left : pack_size;
+        X gathered[rows * pack_size];  // beyond the columns are zeros, and c is 0 there as well
+        const X* const next = x + (linear ? 8 * stride : packs_ahead * pack_size * cell_stride);
+        for (int row = 0; row < rows; ++row) {
+            X* const to = gathered + row * pack_size;
+            const X* const from = x + row * stride;
+            if (cell_stride == 1) {
+                PackStore(to, PackLoadN(from, count, Compute<X>(0)));
+            } else if (cell_stride == 2 && count == pack_size) {
+                __builtin_prefetch(next + row * stride);
+                __builtin_prefetch(next + row * stride + pack_size);
+                for (int i = 0; i < pack_size; ++i) to[i] = from[2 * i];
+            } else {
+                for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * cell_stride];
+                for (std::int64_t i = count; i < pack_size; ++i) to[i] = X{};
+            }
+        }
+        AddRowsOfPack<rows>(static_cast<const X*>(gathered), pack_size, next, 0, packs[k]);
+    }
+
+    template <int rows, class X, class Beside>
+    [[gnu::always_inline]] void AddStep(const X* x, std::int64_t at, std::int64_t stride, const Beside& beside) {
+        AddRows<rows>(x, at, stride, beside);
         if (++steps == 16) Flush();
     }
 
-    /// A run of `n` rows, eight to a step, so that the sums are loaded and stored once for them.
-    template <class X>
-    void AddRun(const X* x, std::int64_t stride, std::int64_t n) {
-        for (; n >= 8; n -= 8, x += 8 * stride) AddStep<8>(x, stride);
-        if ((n & 4) != 0) AddStep<4>(x, stride);
-        x += (n & 4) * stride;
-        if ((n & 2) != 0) AddStep<2>(x, stride);
-        x += (n & 2) * stride;
-        if ((n & 1) != 0) AddStep<1>(x, stride);
+    /// A run of `n` rows that begins `at` elements after x, eight to a step, so that the sums are loaded and stored
+    /// once for them.
+    template <class X, class Beside>
+    [[gnu::always_inline]] void AddRun(const X* x, std::int64_t at, std::int64_t stride, std::int64_t n,
+                                       const Beside& beside) {
+        for (; n >= 8; n -= 8, at += 8 * stride) AddStep<8>(x, at, stride, beside);
+        if ((n & 4) != 0) AddStep<4>(x, at, stride, beside);
+        at += (n & 4) * stride;
+        if ((n & 2) != 0) AddStep<2>(x, at, stride, beside);
+        at += (n & 2) * stride;
+        if ((n & 1) != 0) AddStep<1>(x, at, stride, beside);
     }
 };
 
-template <class X>
-void MomentsColumn(const MomentsArgs<X>& args) noexcept {
+template <class X, class Beside>
+[[gnu::always_inline]] inline void SumColumns(const MomentsArgs<X>& args, const Beside& beside) {
     ColumnSums sums;
-    // Hardware follows the rows of a page or more; in a page of several it sees no order. Fetched in that of memory, 64
-    // to 256 columns are read at 0.9 of the speed of memory; 0.6 when the rows are fetched in turns.
-    const std::int64_t row_bytes = args.stride * static_cast<std::int64_t>(sizeof(X));
-    sums.ahead = row_bytes > 0 && row_bytes <= 2048 ? 8 * args.stride : 0;
+    sums.cell_stride = args.cell_stride;
     const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
-    for (std::int64_t begin = 0; begin < args.cells; begin += ColumnSums::tile) {
-        const std::int64_t left = args.cells - begin;
+    for (sums.begin = 0; sums.begin < args.cells; sums.begin += ColumnSums::tile) {
+        const std::int64_t left = args.cells - sums.begin;
         sums.columns = left < ColumnSums::tile ? left : ColumnSums::tile;
-        const X* const x = args.x + begin;
+        sums.linear = args.cell_stride == 1 && args.stride == sums.columns;
+        const std::int64_t at = sums.begin * args.cell_stride;
+        const X* const x = args.x + at;
+        const auto column = [&](std::int64_t j) { return x + j * args.cell_stride; };
         for (std::int64_t k = 0; k < sums.pack_count(); ++k) {
-            const std::int64_t rest = sums.columns - k * pack_size;
-            const Pack<double> first = PackLoadPromoteN(x + k * pack_size, rest < pack_size ? rest : pack_size, 0);
-            PackStore(sums.packs[k].c, args.center ? first : PackSet(0.0));
+            const std::int64_t first = k * pack_size, rest = sums.columns - first;
+            double* const c = sums.packs[k].c;
+            if (args.cell_stride == 1) {
+                const Pack<double> row = PackLoadPromoteN(x + first, rest < pack_size ? rest : pack_size, 0);
+                PackStore(c, args.center ? row : PackSet(0.0));
+            } else {
+                for (std::int64_t i = 0; i < pack_size; ++i)
+                    c[i] = args.center && i < rest ? static_cast<double>(Load(column(first + i))) : 0.0;
+            }
             PackStore(sums.totals[k].s1, PackSet(0.0));
             PackStore(sums.totals[k].s2, PackSet(0.0));
         }
         sums.Clear();
         if (IsLong(args)) {
-            for (int i = 0; i < pack_size; ++i) sums.AddRows<1>(Element(args, x, i), args.stride, 0);
+            for (int i = 0; i < pack_size; ++i)
+                sums.AddRows<1>(args.x, Element(args, x, i) - args.x, args.stride, NoColumns{});
             for (std::int64_t j = 0; j < sums.columns; ++j) {
                 ColumnPack& pack = sums.packs[j / pack_size];
-                pack.c[j % pack_size] = static_cast<double>(Shift(Load(x + j), pack.s1[j % pack_size]));
+                pack.c[j % pack_size] = static_cast<double>(Shift(Load(column(j)), pack.s1[j % pack_size]));
             }
             sums.Clear();
         }
         for (std::int64_t run = 0; run < args.runs; ++run) {
-            sums.AddRun(x + run * args.run_stride, args.stride, args.n);
+            sums.AddRun(args.x, at + run * args.run_stride, args.stride, args.n, beside);
         }
         sums.Flush();
         for (std::int64_t k = 0; k < sums.pack_count(); ++k) {
             const std::int64_t rest = sums.columns - k * pack_size, columns = rest < pack_size ? rest : pack_size;
             const ColumnPack& pack = sums.packs[k];
             const ColumnTotals& totals = sums.totals[k];
-            Cell* const out = args.out + begin + k * pack_size;
+            Cell* const out = args.out + sums.begin + k * pack_size;
             if (FinishAll(count, args.center, columns, pack.c, totals.s1, totals.s2, out)) continue;
             for (std::int64_t i = 0; i < columns; ++i) {
-                out[i] = Finish(args, x + k * pack_size + i, pack.c[i], totals.s1[i], totals.s2[i]);
+                out[i] = Finish(args, column(k * pack_size + i), pack.c[i], totals.s1[i], totals.s2[i]);
             }
         }
     }
+}
+
+template <class X>
+void MomentsColumn(const MomentsArgs<X>& args) noexcept {
+    SumColumns(args, NoColumns{});
 }
 
 }  // namespace

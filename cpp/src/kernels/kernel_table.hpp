@@ -25,7 +25,7 @@ using Compute = typename ComputeOf<X>::type;
 /// One block of each of `cells` sets: `runs` runs of `n` elements. The moments about an element near by are summed in
 /// float64, so cancellation is bounded by the length of a block whatever the data.
 ///
-/// Row kernel: stride is 1. Column kernel: cell_stride is 1.
+/// Row kernel: stride is 1. Column kernel: meant for a cell_stride of 1, while others are gathered step by step.
 template <class X>
 struct MomentsArgs {
     const X* x;
@@ -50,6 +50,26 @@ struct AffineArgs {
     bool stream;
 };
 
+/// Calls of the affine kernel with constant coefficients, all streaming, that the row kernel works off beside its sums:
+/// a pack for each that it reads.
+template <class X>
+struct AffineQueue {
+    AffineArgs<X> args{};
+    std::int64_t row = 0, i = 0;                                         ///< the first result that is missing
+    bool (*refill)(void* from, AffineArgs<X>& args) noexcept = nullptr;  ///< false: no more
+    void* from = nullptr;
+};
+
+/// Results that the column kernel streams beside its sums: those of other sets of the same shape, x and y being where
+/// the first of them are. Whole packs of columns; y and its rows begin with a line of the cache.
+template <class X>
+struct AffineColumns {
+    using C = Compute<X>;
+    const X* x;
+    X* y;
+    const C *mean, *mean_lo, *scale, *bias;
+};
+
 /// Statistics of `rows` sets and y from them, each set a row of `n` elements with stride 1: row r is written while row
 /// r + 2 is read. A row is summed in blocks of `block` elements, `chunk_blocks` of them to a chunk. weight and bias are
 /// each constant or have stride 1 along n: the kernel says which.
@@ -71,6 +91,8 @@ template <class X>
 struct Kernels {
     void (*moments_row)(const MomentsArgs<X>&) noexcept;
     void (*moments_column)(const MomentsArgs<X>&) noexcept;
+    void (*moments_row_beside)(const MomentsArgs<X>&, AffineQueue<X>&) noexcept;
+    void (*moments_column_beside)(const MomentsArgs<X>&, const AffineColumns<X>&) noexcept;
     /// Indexed by affine_index().
     void (*affine[8])(const AffineArgs<X>&) noexcept;
     /// Indexed by rows_index().

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "affine.inl.hpp"
+#include "beside.inl.hpp"
 #include "columns.inl.hpp"
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
@@ -16,6 +17,8 @@ constexpr Kernels<X> MakeKernels() {
     return {
         MomentsRow<X>,
         MomentsColumn<X>,
+        MomentsRowBeside<X>,
+        MomentsColumnBeside<X>,
         // In the order of affine_index(): statistics, weight, bias.
         {Affine<X, false, false, false>, Affine<X, false, false, true>, Affine<X, false, true, false>,
          Affine<X, false, true, true>, Affine<X, true, false, false>, Affine<X, true, false, true>,
