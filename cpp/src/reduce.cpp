@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "elements.hpp"
+
 namespace anynorm::detail {
 namespace {
 
@@ -16,6 +18,11 @@ void pack_block(MomentsArgs<T>& args, T* pack) {
     const std::int64_t width = args.cells;
     T* out = pack;
     for (std::int64_t run = 0; run < args.runs; ++run) {
+        if (width == 1) {
+            copy_strided(out, 1, args.x + run * args.run_stride, args.stride, args.n);
+            out += args.n;
+            continue;
+        }
         for (std::int64_t i = 0; i < args.n; ++i) {
             const T* p = args.x + run * args.run_stride + i * args.stride;
             for (std::int64_t cell = 0; cell < width; ++cell) *out++ = p[cell * args.cell_stride];
