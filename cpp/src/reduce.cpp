@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "elements.hpp"
+
 namespace anynorm::detail {
 namespace {
 
@@ -14,12 +16,7 @@ template <class T>
 void pack_block(MomentsArgs<T>& args, T* pack) {
     T* out = pack;
     for (std::int64_t run = 0; run < args.runs; ++run) {
-        const T* p = args.x + run * args.run_stride;
-        if (args.stride == 2) {  // which compilers have vectors for
-            for (std::int64_t i = 0; i < args.n; ++i) out[i] = p[2 * i];
-        } else {
-            for (std::int64_t i = 0; i < args.n; ++i) out[i] = p[i * args.stride];
-        }
+        copy_strided(out, 1, args.x + run * args.run_stride, args.stride, args.n);
         out += args.n;
     }
     args.x = pack;
