@@ -446,13 +446,11 @@ class GradientRun {
     }
 
     /// Writes a gradient where the caller wants it.
-    void store_parameter(const Elements& to, Operand operand, int index, double* Sums::*sum) const {
+    void store_parameter(const Elements& to, Operand operand, int index, double* Sums::* sum) const {
         if (!to.given()) return;
         const Nest own = kept_loops(grouped_by(caller_, operand));
         const double* from = parameters_[index].sums.*sum;
-        walk(own, own.depth, [&](const std::int64_t* offset) {
-            store(to, offset[operand], 1, from++, 1);
-        });
+        walk(own, own.depth, [&](const std::int64_t* offset) { store(to, offset[operand], 1, from++, 1); });
     }
 
     Plan& plan_;

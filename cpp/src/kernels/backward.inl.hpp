@@ -59,8 +59,8 @@ struct GradientRow {
 };
 
 template <class X, bool stat_varies, bool weight_varies>
-[[gnu::always_inline]] inline GradientRow<Compute<X>, stat_varies, weight_varies> RowOf(
-    const GradientSumsArgs<X>& args, std::int64_t row) {
+[[gnu::always_inline]] inline GradientRow<Compute<X>, stat_varies, weight_varies> RowOf(const GradientSumsArgs<X>& args,
+                                                                                        std::int64_t row) {
     const std::int64_t stat = row * args.stat_row;
     return {args.mean + stat, args.mean_lo + stat, args.rstd + stat, args.weight + row * args.weight_row};
 }
@@ -97,8 +97,7 @@ template <class X, bool stat_varies, bool weight_varies, class Lanes>
                                                    Pack<double>& s1, Pack<double>& s2) {
     for (std::int64_t row = first; row < first + rows; ++row) {
         const auto of_row = RowOf<X, stat_varies, weight_varies>(args, row);
-        const Pack<double> g =
-            PackPromote(of_row.Weighted(lanes, args.grad_output + row * args.grad_output_row, i));
+        const Pack<double> g = PackPromote(of_row.Weighted(lanes, args.grad_output + row * args.grad_output_row, i));
         s1 = PackAccumulate(s1, g);
         s2 = PackMulAdd(g, PackPromote(of_row.Normalized(lanes, args.x + row * args.x_row, i)), s2);
     }
@@ -147,8 +146,8 @@ void GradientInput(const GradientInputArgs<X>& args) noexcept {
                                              stat_varies ? lanes.Read(offset + i) : row_offset);
             const Pack<C> scale = weight_varies
                                       ? (stat_varies ? lanes.Read(rstd + i) : row_rstd) * lanes.Read(weight + i)
-                                      : stat_varies ? lanes.Read(rstd + i) * PackSet(*weight)
-                                                    : row_scale;
+                                  : stat_varies ? lanes.Read(rstd + i) * PackSet(*weight)
+                                                : row_scale;
             return PackMulAdd(scale, lanes.Read(dy + i), along);
         };
         std::int64_t i = 0;
