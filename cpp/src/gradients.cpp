@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "apply.hpp"
+#include "gradient_sums.hpp"
 #include "parallel.hpp"
 #include "parameters.hpp"
 #include "reduce.hpp"
@@ -18,29 +19,9 @@ namespace {
 
 // The shape is cut as for so many threads, whatever their number: sums have the same order for any of them.
 constexpr int planned_threads = 4;
-// Partial sums of parameters: 64 of them keep as many threads busy; together they stay below 1 % of x, or 512 KB.
-constexpr std::int64_t max_groups = 64;
-constexpr std::int64_t min_partial_bytes = 512 * 1024;
 // With fewer partial sums than this the threads get strips of the parameters instead.
 constexpr std::int64_t enough_groups = 8;
 constexpr std::int64_t strip_elements = 64 * 1024;
-
-/// Two sums for every element of a target.
-struct Sums {
-    double *s1 = nullptr, *s2 = nullptr;
-
-    void clear(std::int64_t count) const {
-        std::fill_n(s1, count, 0.0);
-        std::fill_n(s2, count, 0.0);
-    }
-    void add(const Sums& other, std::int64_t count) const {
-        for (std::int64_t i = 0; i < count; ++i) s1[i] += other.s1[i];
-        for (std::int64_t i = 0; i < count; ++i) s2[i] += other.s2[i];
-    }
-    Sums at(std::int64_t offset) const { return {s1 + offset, s2 + offset}; }
-};
-
-Sums take_sums(Carver& carver, std::int64_t count) { return {carver.take<double>(count), carver.take<double>(count)}; }
 
 bool within_sets(const Nest& nest, Operand operand) {
     for (int i = 0; i < nest.depth; ++i) {
@@ -61,27 +42,6 @@ bool along_the_same(const Nest& nest, Operand a, Operand b) {
         if ((nest.loops[i].stride[a] == 0) != (nest.loops[i].stride[b] == 0)) return false;
     }
     return true;
-}
-
-/// The gradients of a parameter, or of a pair of parameters of one shape: s1 is bias's, s2 weight's.
-struct ParameterSums {
-    Operand operand = op_x;  ///< numbered densely in the nest
-    std::int64_t size = 0;
-    bool from_sets = false;  ///< sums of sets added up: the parameter is constant in each
-    bool exclusive = false;  ///< no two sets share an element
-    std::int64_t groups = 1;
-    Sums sums;  ///< of group 0; those of the others follow
-
-    Sums of_group(std::int64_t group) const { return sums.at(exclusive ? 0 : group * size); }
-    void merge() const {
-        for (std::int64_t group = 1; group < groups; ++group) sums.add(of_group(group), size);
-    }
-};
-
-/// How many partial sums of `size` elements there is room for.
-std::int64_t groups_for(std::int64_t size, std::int64_t x_bytes) {
-    const std::int64_t bytes = size * 2 * static_cast<std::int64_t>(sizeof(double));
-    return std::clamp<std::int64_t>(std::max(min_partial_bytes, x_bytes / 100) / bytes, 1, max_groups);
 }
 
 /// One call with its types bound: X is x's; A that of x, grad_output and grad_input, or else the type to compute in.

@@ -20,9 +20,10 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
                   const NormalizeBackwardOptions& options) {
     check_view(caller, "grad_output", grad_output);
     check_shape(caller, "grad_output", grad_output, x.shape, x.rank);
-    if (options.weight.given()) {
-        check_view(caller, "weight", options.weight);
-        check_broadcasts(caller, "weight", options.weight, x);
+    for (const Named& parameter : {Named{"weight", options.weight}, Named{"bias", options.bias}}) {
+        if (!parameter.view.given()) continue;
+        check_view(caller, parameter.what, parameter.view);
+        check_broadcasts(caller, parameter.what, parameter.view, x);
     }
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
@@ -53,6 +54,9 @@ void check_gradients(const char* caller, const TensorView& grad_output, const Te
     }
     if (gradients.grad_weight.given() && options.weight.given()) {
         check_shape(caller, "grad_weight", gradients.grad_weight, options.weight.shape, options.weight.rank);
+    }
+    if (gradients.grad_bias.given() && options.bias.given()) {
+        check_shape(caller, "grad_bias", gradients.grad_bias, options.bias.shape, options.bias.rank);
     }
     const Named inputs[] = {{"grad_output", grad_output},
                             {"x", x},

@@ -45,6 +45,7 @@ void channel_norm_backward(const char* caller, bool per_sample, bool input_stati
     const int channel = check_channels(caller, x, options.channel_axis, max_rank, per_sample);
     const std::int64_t channels = x.shape[channel];
     check_parameter(caller, "weight", options.weight, &channels, 1);
+    check_parameter(caller, "bias", options.bias, &channels, 1);
     check_running(caller, options.running, channels);
     NormalizeBackwardOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
@@ -70,6 +71,7 @@ void layer_norm_backward(const TensorView& grad_output, const TensorView& x, con
     check_view(caller, "x", x);
     const NormalizedAxes normalized(caller, x, axes);
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
+    check_parameter(caller, "bias", options.bias, normalized.shape, normalized.axes.size);
     NormalizeBackwardOptions engine;
     place(options.weight, normalized.axes, x.rank, engine.weight);
     engine.eps = options.eps;
@@ -101,6 +103,7 @@ void group_norm_backward(const TensorView& grad_output, const TensorView& x, std
     const std::int64_t channels = x.shape[channel];
     check_groups(caller, num_groups, channels);
     check_parameter(caller, "weight", options.weight, &channels, 1);
+    check_parameter(caller, "bias", options.bias, &channels, 1);
     check_view(caller, "grad_output", grad_output);
     check_shape(caller, "grad_output", grad_output, x.shape, x.rank);
     if (gradients.grad_input.given()) {

@@ -52,8 +52,8 @@ struct Gradients {
 };
 
 struct NormalizeBackwardOptions {
-    /// As in the forward call.
-    TensorView weight{};
+    /// As in the forward call. Of bias only the shape is looked at, which grad_bias must have.
+    TensorView weight{}, bias{};
     double eps = 1e-5;
     bool center = true;
     /// The statistics that the forward call wrote to `moments`, which need not be computed again; or others that it was

@@ -89,8 +89,9 @@ struct BatchNormOptions {
 void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options = {});
 
 // The gradients of each norm, for grad_output, the gradient of its y; see normalize_backward(). `options` are those of
-// the forward call, of which bias, moments and momentum are not read. `given` are the moments that the forward call
-// wrote, which need not be computed again then. grad_weight and grad_bias have the shape of weight.
+// the forward call, of which moments and momentum are not read, and bias is looked at for its shape only. `given` are
+// the moments that the forward call wrote, which need not be computed again then. grad_weight and grad_bias have the
+// shape of weight.
 
 void layer_norm_backward(const TensorView& grad_output, const TensorView& x, const Axes& axes,
                          const Gradients& gradients, const LayerNormOptions& options = {});
