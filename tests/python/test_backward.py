@@ -102,6 +102,32 @@ def test_a_mean_that_is_large_against_the_deviation(norm):
     check(norm.call(Backward(anynorm, grad_output), x, weight, bias), exact, wide=False)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("data", ["random", "along_x"])
+@pytest.mark.parametrize("shape, axes", [((700, 768), 1), ((6, 70_000), 1), ((16, 8, 28, 28), (0, 2, 3)), ((9000, 16), 1), ((1, 999), 1)],
+                         ids=["layer", "long_rows", "batch", "short_rows", "one_row"])  # fmt: skip
+def test_float32_errors(shape, axes, data, mean, isa):
+    """What numerics.md promises at any mean, in units of what is added up."""
+    x, grad_output = sample(shape, F32, mean), sample(shape, F32, 0.5, seed=4)
+    if data == "along_x":  # the terms cancel
+        grad_output = (x - x.mean(axes, keepdims=True) + 0.01 * grad_output).astype(F32)
+    weight = np.random.default_rng(5).uniform(0.5, 1.5, (shape[1], *[1] * (len(shape) - 2))).astype(F32)
+    got = anynorm.normalize_backward(
+        grad_output, x, axes, weight=weight, grad_weight=np.empty(weight.shape), grad_bias=np.empty(weight.shape)
+    )
+    exact = reference.normalize_backward(grad_output, x, axes, weight=weight, bias=weight)
+    xhat = np.abs(reference.normalize(x, axes))
+    rstd = 1 / np.sqrt(reference.moments(x, axes, keepdims=True).var + 1e-5)
+    size, g = np.abs(grad_output.astype(F64)), np.abs(grad_output.astype(F64) * weight)
+    means = g.mean(axes, keepdims=True), (g * xhat).mean(axes, keepdims=True)
+    others = tuple(a for a in range(x.ndim) if a != 1)
+    sums = [terms.sum(others).reshape(weight.shape) for terms in (size * np.maximum(1, xhat), size)]
+    units = rstd * (g + means[0] + np.maximum(1, xhat) * means[1])
+    assert np.max(np.abs(got.grad_input - exact.grad_input) / units) < 4e-7
+    assert np.max(np.abs(got.grad_weight - exact.grad_weight) / sums[0]) < 4e-7
+    assert np.max(np.abs(got.grad_bias - exact.grad_bias) / sums[1]) < 1e-14
+
+
 @pytest.mark.parametrize("shape", [(1,), (7,), (1, 1), (1, 5), (5, 1), (1, 4, 1, 9, 1)], ids=str)
 def test_axes_of_length_one(shape, dtype):
     x, grad_output = sample(shape, dtype, 3.0), sample(shape, dtype, seed=4)
