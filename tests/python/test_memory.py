@@ -207,7 +207,11 @@ def test_references_are_given_back():
         anynorm.layer_norm(x, shape, weight, out=out, return_moments=True)
         anynorm.batch_norm(x, running, running.copy(), weight, training=True, dtype=dtype)
         anynorm.moments(x, axis)
+        anynorm.layer_norm_backward(out, x, shape, weight, running, moments=given, grad_input=out, grad_bias=running)
+        anynorm.batch_norm_backward(out, x, running, weight, weight, training=True)
         for refused in (
+            lambda: anynorm.layer_norm_backward(out, x, shape, weight, grad_input=out, grad_weight=bad),
+            lambda: anynorm.normalize_backward(out, x, axis, bias=bad, moments=given, grad_weight=weight),
             lambda: anynorm.layer_norm(x, shape, bad, out=out, moments=given),
             lambda: anynorm.layer_norm(x, shape, weight, out=bad, return_moments=True),
             lambda: anynorm.normalize(x, (1, 1), weight=weight, out=out),
