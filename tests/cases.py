@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,20 @@ NORMS = [
     Norm("free_axes", _free_axes, (2,)),
 ]  # fmt: skip
 NORM = {norm.name: norm for norm in NORMS}
+
+
+class Backward:
+    """A library whose norms are their gradients: `norm.call(Backward(lib, grad_output), x, weight, bias)`.
+
+    The arguments after `grad_output` are those of the forward call, which is what makes this possible.
+    """
+
+    def __init__(self, lib, grad_output):
+        self.lib, self.grad_output = lib, grad_output
+
+    def __getattr__(self, name):
+        return partial(getattr(self.lib, f"{name}_backward"), self.grad_output)
+
 
 # --- kernel shapes ---------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,12 @@ class Moments(NamedTuple):
             return self.m2 / np.where(self.count > 0, self.count, np.nan)
 
 
+class Gradients(NamedTuple):
+    grad_input: np.ndarray
+    grad_weight: np.ndarray
+    grad_bias: np.ndarray
+
+
 class ExactMoments(NamedTuple):
     count: int
     mean: Fraction
@@ -151,3 +157,101 @@ def batch_norm(
         running_mean += momentum * (used.mean - running_mean)
         running_var += momentum * (used.m2 / (used.count - 1) - running_var)
     return (y, used) if return_moments else y
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def _summed_to(terms, parameter):
+    """The gradient of a parameter that broadcasts: the sum over all elements which share one of its own."""
+    if parameter is None:
+        return None
+    shape = (1,) * (terms.ndim - np.ndim(parameter)) + np.shape(parameter)
+    axes = tuple(a for a, n in enumerate(shape) if n == 1)
+    return terms.sum(axis=axes).reshape(np.shape(parameter))
+
+
+def normalize_backward(
+    grad_output, x, axis, *, weight=None, bias=None, eps=1e-5, center=True, frozen=False, moments=None
+):
+    x, grad_output = np.asarray(x, np.float64), np.asarray(grad_output, np.float64)
+    used = moments if moments is not None else _moments(x, axis, center=center)
+    axes = reduced_axes(x, axis)
+    shape = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    rstd = 1 / np.sqrt(np.reshape(used.var, shape) + eps)
+    xhat = (x - np.reshape(used.mean, shape)) * rstd
+    g = grad_output if weight is None else grad_output * np.asarray(weight, np.float64)
+    grad_input = rstd * g
+    if not frozen:
+        mean_g = g.mean(axis=axes, keepdims=True) if center else 0.0
+        grad_input = rstd * (g - mean_g - xhat * (g * xhat).mean(axis=axes, keepdims=True))
+    return Gradients(grad_input, _summed_to(grad_output * xhat, weight), _summed_to(grad_output, bias))
+
+
+def _named(gradients, shape):
+    """With the gradients of parameters in the shape that a named norm gives them."""
+    return Gradients(gradients.grad_input, gradients.grad_weight.reshape(shape), gradients.grad_bias.reshape(shape))
+
+
+def _ones_along(x, axes):
+    return _along(x, axes, np.ones([x.shape[a] for a in axes]))
+
+
+def layer_norm_backward(
+    grad_output, x, normalized_shape=None, weight=None, bias=None, eps=1e-5, *, axis=None, center=True, **options
+):
+    if axis is None:
+        count = 1 if normalized_shape is None else len(np.atleast_1d(normalized_shape))
+        axis = tuple(range(-count, 0))
+    axes = reduced_axes(x, axis)
+    ones = _ones_along(x, axes)
+    scale = ones if weight is None else _along(x, axes, weight)
+    gradients = normalize_backward(grad_output, x, axes, weight=scale, bias=ones, eps=eps, center=center, **options)
+    return _named(gradients, [x.shape[a] for a in axes])
+
+
+def rms_norm_backward(grad_output, x, normalized_shape=None, weight=None, eps=None, *, axis=None, **options):
+    if eps is None:
+        eps = np.finfo(np.float64 if x.dtype == np.float64 else np.float32).eps
+    gradients = layer_norm_backward(
+        grad_output, x, normalized_shape, weight, None, eps, axis=axis, center=False, **options
+    )
+    return gradients._replace(grad_bias=None)
+
+
+def group_norm_backward(grad_output, x, num_groups, weight=None, bias=None, eps=1e-5, *, channel_axis=1, **options):
+    c = channel_axis % x.ndim
+    split = (*x.shape[:c], num_groups, x.shape[c] // num_groups, *x.shape[c + 1 :])
+    parts, grad_parts = np.reshape(x, split), np.reshape(grad_output, split)
+    axes = tuple(a for a in range(1, x.ndim + 1) if a != c)
+    ones = _ones_along(parts, (c, c + 1))
+    scale = ones if weight is None else np.reshape(weight, ones.shape)
+    gradients = normalize_backward(grad_parts, parts, axes, weight=scale, bias=ones, eps=eps, **options)
+    return _named(gradients._replace(grad_input=gradients.grad_input.reshape(x.shape)), (x.shape[c],))
+
+
+def instance_norm_backward(
+    grad_output, x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1,
+    eps=1e-5, *, channel_axis=1, **options,
+):  # fmt: skip
+    c = channel_axis % x.ndim
+    if not use_input_stats:
+        return batch_norm_backward(grad_output, x, running_mean, running_var, weight, eps=eps, channel_axis=c)
+    axes = tuple(a for a in range(1, x.ndim) if a != c)
+    ones = _ones_along(x, (c,))
+    scale = ones if weight is None else _along(x, (c,), weight)
+    return _named(normalize_backward(grad_output, x, axes, weight=scale, bias=ones, eps=eps, **options), (x.shape[c],))
+
+
+def batch_norm_backward(
+    grad_output, x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1,
+    eps=1e-5, *, channel_axis=1, **options,
+):  # fmt: skip
+    c = channel_axis % x.ndim
+    axes = tuple(a for a in range(x.ndim) if a != c)
+    if not training:
+        given = Moments(np.ones(x.shape[c]), np.asarray(running_mean, np.float64), np.asarray(running_var, np.float64))
+        options = {"moments": given, "frozen": True}
+    ones = _ones_along(x, (c,))
+    scale = ones if weight is None else _along(x, (c,), weight)
+    return _named(normalize_backward(grad_output, x, axes, weight=scale, bias=ones, eps=eps, **options), (x.shape[c],))

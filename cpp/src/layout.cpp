@@ -117,6 +117,28 @@ void number_cells(Nest& nest) noexcept {
     }
 }
 
+void number_elements(Nest& nest, Operand operand) noexcept {
+    nest.offset[operand] = 0;
+    std::int64_t step = 1;
+    for (int i = nest.depth - 1; i >= 0; --i) {
+        if (nest.loops[i].stride[operand] == 0) continue;
+        nest.loops[i].stride[operand] = step;
+        step *= nest.loops[i].n;
+    }
+}
+
+std::int64_t size_along(const Nest& nest, Operand operand) noexcept {
+    std::int64_t size = 1;
+    for (int i = 0; i < nest.depth; ++i) size *= nest.loops[i].stride[operand] != 0 ? nest.loops[i].n : 1;
+    return size;
+}
+
+Nest grouped_by(const Nest& nest, Operand operand) noexcept {
+    Nest grouped = nest;
+    for (int i = 0; i < nest.depth; ++i) grouped.loops[i].reduced = nest.loops[i].stride[operand] == 0;
+    return grouped;
+}
+
 Nest kept_loops(const Nest& nest) noexcept {
     Nest kept;
     for (int operand = 0; operand < operand_count; ++operand) kept.offset[operand] = nest.offset[operand];

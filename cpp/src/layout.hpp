@@ -10,8 +10,21 @@
 namespace anynorm::detail {
 
 /// The operands that a nest walks together. `cell` is the scratch array of statistics; count, mean and m2 are the
-/// caller's views of them.
-enum Operand : int { op_x, op_y, op_cell, op_weight, op_bias, op_count, op_mean, op_m2, operand_count };
+/// caller's views of them. y is the output of a call: grad_input where gradients are computed.
+enum Operand : int {
+    op_x,
+    op_y,
+    op_cell,
+    op_weight,
+    op_bias,
+    op_count,
+    op_mean,
+    op_m2,
+    op_grad_output,
+    op_grad_weight,
+    op_grad_bias,
+    operand_count
+};
 
 using OperandSet = std::uint32_t;
 constexpr OperandSet operand_set(Operand operand) { return 1u << operand; }
@@ -94,6 +107,15 @@ Nest coalesce(const Nest& nest, OperandSet operands) noexcept;
 
 /// Numbers the cells of a nest from 0, in its order.
 void number_cells(Nest& nest) noexcept;
+
+/// Numbers the elements of an operand from 0, in the order of the nest: the places of a dense copy of it.
+void number_elements(Nest& nest, Operand operand) noexcept;
+
+/// The product of the lengths of the loops that an operand varies along.
+std::int64_t size_along(const Nest& nest, Operand operand) noexcept;
+
+/// The nest with those loops kept that an operand varies along, all others reduced.
+Nest grouped_by(const Nest& nest, Operand operand) noexcept;
 
 /// Restricts one loop to [first, first + n).
 void restrict_loop(Nest& nest, int loop, std::int64_t first, std::int64_t n) noexcept;

@@ -6,55 +6,14 @@
 #include <string>
 
 #include "anynorm/normalize.hpp"
+#include "norm_axes.hpp"
+#include "running.hpp"
 #include "validate.hpp"
 
 namespace anynorm::inline ANYNORM_ABI {
 namespace {
 
-using detail::check_apart;
-using detail::check_axis;
-using detail::check_shape;
-using detail::check_view;
-using detail::fail;
-
-/// All axes but those two (which may be the same).
-Axes all_axes_except(int rank, int first, int second) {
-    Axes axes;
-    for (int axis = 0; axis < rank; ++axis) {
-        if (axis != first && axis != second) axes.values[axes.size++] = axis;
-    }
-    return axes;
-}
-
-// Views are large, hence filled in place: copying one takes as long as a kernel does on a short row.
-
-/// Shows `view`, whose own axes lie on the given axes (ascending) of an array of `rank`, and broadcasts along the rest.
-void place(const TensorView& view, const Axes& axes, int rank, TensorView& result) {
-    if (!view.given()) return;
-    result.data = view.data;
-    result.dtype = view.dtype;
-    result.rank = rank;
-    for (int axis = 0; axis < rank; ++axis) {
-        result.shape[axis] = 1;
-        result.strides[axis] = 0;
-    }
-    for (int i = 0; i < axes.size; ++i) {
-        result.shape[axes.values[i]] = view.shape[i];
-        result.strides[axes.values[i]] = view.strides[i];
-    }
-}
-
-/// Splits one axis in two: length n becomes (parts, n / parts).
-void split(TensorView& view, int axis, std::int64_t parts) {
-    if (!view.given()) return;
-    for (int i = view.rank++; i > axis; --i) {
-        view.shape[i] = view.shape[i - 1];
-        view.strides[i] = view.strides[i - 1];
-    }
-    view.shape[axis] = parts;
-    view.shape[axis + 1] /= parts;
-    view.strides[axis] *= view.shape[axis + 1];
-}
+using namespace detail;
 
 /// What all norms hand on to the engine as it is.
 template <class Options>
@@ -64,31 +23,6 @@ void pass_on(const char* caller, const Options& options, NormalizeOptions& engin
     if (options.given.given()) engine.given = options.given;
     if (options.moments.given()) engine.moments = options.moments;
 }
-
-void check_parameter(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape,
-                     int rank) {
-    if (!view.given()) return;
-    check_view(caller, what, view);
-    check_shape(caller, what, view, shape, rank);
-}
-
-/// Axes in ascending order, counted from 0, and x's shape along them.
-struct NormalizedAxes {
-    Axes axes;
-    std::int64_t shape[max_rank];
-
-    NormalizedAxes(const char* caller, const TensorView& x, const Axes& wanted) {
-        const std::uint32_t set = detail::check_axes(caller, wanted, x.rank);
-        for (int axis = 0; axis < x.rank; ++axis) {
-            if ((set >> axis & 1) == 0) continue;
-            shape[axes.size] = x.shape[axis];
-            axes.values[axes.size++] = axis;
-        }
-    }
-};
-
-/// The machine epsilon of the arithmetic on x alone, which is that of PyTorch for float16 and bfloat16 too.
-double epsilon_for(DType dtype) { return dtype == DType::f64 ? 0x1p-52 : 0x1p-23; }
 
 double element(const TensorView& view, std::int64_t offset) {
     return view.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(view.data)[offset])
@@ -103,22 +37,6 @@ void set_element(const TensorView& view, std::int64_t offset, double value) {
     }
 }
 
-void check_running(const char* caller, const RunningStatistics& running, std::int64_t channels) {
-    if (running.mean.given() != running.var.given()) {
-        fail(caller, "running mean and variance together",
-             running.mean.given() ? "the mean only" : "the variance only");
-    }
-    if (running.mean.given()) {
-        detail::check_statistic(caller, "running_mean", running.mean);
-        detail::check_statistic(caller, "running_var", running.var);
-        check_shape(caller, "running_mean", running.mean, &channels, 1);
-        check_shape(caller, "running_var", running.var, &channels, 1);
-    }
-    if (!(running.momentum >= 0 && running.momentum <= 1)) {
-        fail(caller, "momentum from 0 to 1", detail::number_text(running.momentum));
-    }
-}
-
 /// Running statistics are written after y: they must be apart from everything else the call touches.
 void check_running_output(const char* caller, const RunningStatistics& running, const TensorView& x,
                           const TensorView& y, const TensorView& weight, const TensorView& bias,
@@ -129,11 +47,11 @@ void check_running_output(const char* caller, const RunningStatistics& running, 
         const TensorView& view;
     };
     for (const Named& written : {Named{"running_mean", running.mean}, Named{"running_var", running.var}}) {
-        detail::check_output(caller, written.what, written.view);
+        check_output(caller, written.what, written.view);
         for (const Named& other : {Named{"x", x}, Named{"output", y}, Named{"weight", weight}, Named{"bias", bias}}) {
             check_apart(caller, written.what, written.view, other.what, other.view);
         }
-        detail::check_moments_apart(caller, moments, written.what, written.view);
+        check_moments_apart(caller, moments, written.what, written.view);
     }
 }
 
@@ -183,12 +101,12 @@ double statistic(const TensorView& view, std::int64_t sample, std::int64_t chann
 void check_trainable(const char* caller, const MomentsView& given, const TensorView& x, const Axes& kept,
                      std::uint32_t reduced) {
     if (!given.count.given()) return;  // normalize() refuses moments that are not complete
-    detail::check_statistics(caller, given, x, reduced);
+    check_statistics(caller, given, x, reduced);
     const TensorView count = compact(given.count, kept, x.rank);
     for (std::int64_t i = 0; i < count.size(); ++i) {
         const std::int64_t channels = count.shape[count.rank - 1];
         const double n = statistic(count, i / channels, i % channels);
-        if (!(n > 1)) fail(caller, "moments of more than one value per channel to train with", detail::number_text(n));
+        if (!(n > 1)) fail(caller, "moments of more than one value per channel to train with", number_text(n));
     }
 }
 
@@ -244,10 +162,7 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     const int channel = check_axis(caller, "channel_axis", options.channel_axis, x.rank);
     if (channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
     const std::int64_t channels = x.shape[channel];
-    if (num_groups < 1 || channels % num_groups != 0) {
-        fail(caller, "num_groups of at least 1 that divides the number of channels",
-             std::to_string(channels) + " channels and num_groups=" + std::to_string(num_groups));
-    }
+    check_groups(caller, num_groups, channels);
     check_parameter(caller, "weight", options.weight, &channels, 1);
     check_parameter(caller, "bias", options.bias, &channels, 1);
     check_view(caller, "output", y);
@@ -297,25 +212,12 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
     if (!norm.input_statistics && !options.given.given()) {
         if (!options.running.mean.given())
             fail(caller, "running_mean and running_var, whose statistics are used", "none");
-        static double one = 1;  // a variance of its own is m2 of one element
-        const auto spread = [&](const TensorView& statistic) {
-            TensorView result = statistic;
-            if (!norm.per_sample) return result;
-            result.rank = 2;
-            result.shape[0] = samples;
-            result.strides[0] = 0;
-            result.shape[1] = channels;
-            result.strides[1] = statistic.strides[0];
-            return result;
-        };
-        TensorView count = view(&one, {channels}, {0});
-        engine.given = {
-            .count = spread(count), .mean = spread(options.running.mean), .m2 = spread(options.running.var)};
+        running_as_moments(options.running, samples, norm.per_sample, engine.given);
     }
     // One element has no unbiased variance to learn; a batch of such sets would be normalized to nothing but bias.
     const bool trains = updates || (norm.input_statistics && !norm.per_sample);
     if (trains && !options.given.given() && x.size() > 0 && x.size() == channels * samples) {
-        fail(caller, "more than one value per channel to train with", "x of shape " + detail::shape_text(x));
+        fail(caller, "more than one value per channel to train with", "x of shape " + shape_text(x));
     }
     if (!updates) {
         normalize(x, sets, y, engine);
@@ -324,8 +226,8 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
 
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
-    const std::uint32_t reduced = detail::check_axes(caller, sets.reduce, x.rank);
-    detail::check_moments_output(caller, options.moments, x, reduced);
+    const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
+    check_moments_output(caller, options.moments, x, reduced);
     if (options.given.given()) check_trainable(caller, options.given, x, kept, reduced);
     const BatchMoments batch(options.moments, x, kept);
     engine.moments = batch.views;

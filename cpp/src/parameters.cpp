@@ -12,24 +12,18 @@ constexpr std::int64_t elements_for_each = 128;
 
 }  // namespace
 
-std::int64_t parameter_size(const Nest& nest, Operand operand) noexcept {
-    std::int64_t size = 1;
-    for (int i = 0; i < nest.depth; ++i) size *= nest.loops[i].stride[operand] != 0 ? nest.loops[i].n : 1;
-    return size;
-}
-
 bool wants_gathering(const Nest& nest, Operand operand, const Elements& elements, DType compute) noexcept {
     if (!elements.given() || nest.depth == 0) return false;
     const std::int64_t inner = nest.loops[nest.depth - 1].stride[operand];
     if (elements.dtype == compute && (inner == 0 || inner == 1)) return false;
-    return parameter_size(nest, operand) <= std::max(always_small, nest.size() / elements_for_each);
+    return size_along(nest, operand) <= std::max(always_small, nest.size() / elements_for_each);
 }
 
 template <class C>
 void gather_parameter(Nest& nest, Operand operand, const Elements& elements, C* to) noexcept {
     Nest own;
     own.offset[op_x] = nest.offset[operand];
-    std::int64_t dense = parameter_size(nest, operand);
+    std::int64_t dense = size_along(nest, operand);
     for (int i = 0; i < nest.depth; ++i) {
         Loop& loop = nest.loops[i];
         if (loop.stride[operand] == 0) continue;

@@ -9,9 +9,6 @@
 
 namespace anynorm::detail {
 
-/// Elements of a parameter, over all loops that it varies along.
-std::int64_t parameter_size(const Nest& nest, Operand operand) noexcept;
-
 /// Whether a call that computes in `compute` should gather the parameter: it is of another type or not contiguous
 /// along the innermost loop, and small against x.
 bool wants_gathering(const Nest& nest, Operand operand, const Elements& elements, DType compute) noexcept;

@@ -265,6 +265,10 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     return plan;
 }
 
+Cut cut_kept(const Nest& nest, std::int64_t elements) noexcept {
+    return make_cut(nest, true, elements, nest.size(), nest.depth - 1, min_strip_from_memory);
+}
+
 Nest piece_of(const Nest& nest, const Cut& cut, std::int64_t index) noexcept {
     Nest piece = nest;
     if (cut.loop < 0) return piece;

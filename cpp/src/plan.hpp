@@ -103,6 +103,9 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept;
 /// Piece `index` of a cut: the nest with its loops restricted; loop indices and cell numbers are those of `nest`.
 Nest piece_of(const Nest& nest, const Cut& cut, std::int64_t index) noexcept;
 
+/// Pieces of about `elements` elements that share no kept element, strips of the innermost loop at least a page wide.
+Cut cut_kept(const Nest& nest, std::int64_t elements) noexcept;
+
 /// Start (in elements of x), runs and run length of block `index`.
 struct Block {
     std::int64_t offset, runs, n;

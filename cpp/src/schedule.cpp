@@ -119,8 +119,8 @@ class Run {
     /// The arrays that all workers share.
     void take_shared(Carver& carver) {
         written_ = carver.take<std::int64_t>(overlaps_ ? plan_.threads : 0);
-        weight_ = carver.take<C>(gathers_weight_ ? parameter_size(plan_.nest, op_weight) : 0);
-        bias_ = carver.take<C>(gathers_bias_ ? parameter_size(plan_.nest, op_bias) : 0);
+        weight_ = carver.take<C>(gathers_weight_ ? size_along(plan_.nest, op_weight) : 0);
+        bias_ = carver.take<C>(gathers_bias_ ? size_along(plan_.nest, op_bias) : 0);
         if (plan_.mode != Plan::Mode::split_sets) return;
         const std::int64_t sets = plan_.nest.cells();
         cells_ = carver.take<Cell>(sets * chunks());

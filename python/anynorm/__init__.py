@@ -9,32 +9,55 @@ array([[-1.,  1.],
        [-1.,  1.]], dtype=float32)
 
 `moments` and `normalize` are the engine; `batch_norm`, `layer_norm`, `instance_norm`, `group_norm` and `rms_norm` are
-choices of axes on top of it. Two conventions differ between libraries; here both are PyTorch's: *momentum* is the share
-of the new value, and the running *variance* is the unbiased one.
+choices of axes on top of it. The gradients of each are its namesake with ``_backward``. Two conventions differ between
+libraries; here both are PyTorch's: *momentum* is the share of the new value, and the running *variance* is the unbiased
+one.
 """
 
 from anynorm._core import __version__
+from anynorm._gradients import Gradients
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
 from anynorm._moments import Moments
 from anynorm._runtime import active_isa, available_isas, max_threads, use_isa
-from anynorm.functional import batch_norm, group_norm, instance_norm, layer_norm, moments, normalize, rms_norm
+from anynorm.functional import (
+    batch_norm,
+    batch_norm_backward,
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    moments,
+    normalize,
+    normalize_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 
 __all__ = [
+    "Gradients",
     "Moments",
     "ResultPool",
     "__version__",
     "active_isa",
     "available_isas",
     "batch_norm",
+    "batch_norm_backward",
     "empty_result_pool",
     "group_norm",
+    "group_norm_backward",
     "instance_norm",
+    "instance_norm_backward",
     "layer_norm",
+    "layer_norm_backward",
     "max_threads",
     "moments",
     "normalize",
+    "normalize_backward",
     "result_pool",
     "rms_norm",
+    "rms_norm_backward",
     "set_result_pool",
     "use_isa",
 ]

@@ -5,8 +5,9 @@ from typing import Any, Self, SupportsIndex, TypeAlias, final
 
 import numpy.typing as npt
 
+from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array, Axis, Lengths
+from anynorm._shared import Array, Axis, Lengths, Wanted
 
 __version__: str
 build: dict[str, str]
@@ -110,6 +111,101 @@ def batch_norm(
     num_threads: SupportsIndex | None,
     /,
 ) -> _Result: ...
+def normalize_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    axis: Axis | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    center: bool,
+    frozen: bool,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    grad_bias: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
+def layer_norm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    axis: Axis | None,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    grad_bias: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
+def rms_norm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None,
+    weight: npt.ArrayLike | None,
+    eps: float | None,
+    axis: Axis | None,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
+def group_norm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    grad_bias: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
+def instance_norm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None,
+    running_var: npt.ArrayLike | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    grad_bias: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
+def batch_norm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None,
+    running_var: npt.ArrayLike | None,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    grad_bias: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
 def available_isas() -> tuple[str, ...]: ...
 def active_isa() -> str: ...
 def use_isa(name: str, /) -> None: ...

@@ -36,6 +36,17 @@ def normalize(x: Array, axes: Sequence[int]) -> Array:
     return _affine(x, *mean_and_var(x, axes))
 
 
+def gradients(grad_output: Array, x: Array, axes: Sequence[int], weight: Array) -> tuple[Array, Array, Array]:
+    """Of `normalize` with a weight and a bias along the last axis: that of x, and the means of what is summed for them."""
+    mean, var = mean_and_var(x, axes)
+    rstd = 1 / np.sqrt(var + EPS)
+    xhat, grad_output = (x.astype(np.float64) - mean) * rstd, grad_output.astype(np.float64)
+    g = grad_output * weight
+    along = xhat * (g * xhat).mean(tuple(axes), keepdims=True)
+    grad_input = rstd * (g - g.mean(tuple(axes), keepdims=True) - along)
+    return grad_input, (grad_output * xhat).mean((0, 1, 2)), grad_output.mean((0, 1, 2))
+
+
 def layer_norm(x: Array, length: int, weight: Array, bias: Array) -> Array:
     """The last axis."""
     del length

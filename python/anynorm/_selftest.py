@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m anynorm selftest``: does this install compute what it promises on this CPU?
 
-Every norm runs on every instruction set, element type, number of threads and on some memory layouts. Results are
-compared with `anynorm._reference`, and bit for bit with each other. The project's own tests go much further; these
-need nothing but the installed package, and take seconds.
+Every norm runs on every instruction set, element type, number of threads and on some memory layouts; so do gradients,
+but for the layouts. Results are compared with `anynorm._reference`, and bit for bit with each other. The project's own
+tests go much further; these need nothing but the installed package, and take seconds.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ REFUSALS: dict[str, tuple[type[Exception], Callable[[Array], Any]]] = {
     "inference without statistics": (ValueError, lambda x: anynorm.batch_norm(x, out=x)),
     "a negative eps": (ValueError, lambda x: anynorm.layer_norm(x, eps=-1.0, out=x)),
     "an output that overlaps": (ValueError, lambda x: anynorm.layer_norm(x[1:], out=x[:-1])),
+    "a gradient of another shape": (ValueError, lambda x: anynorm.layer_norm_backward(x, x, grad_weight=x)),
 }
 
 
@@ -132,6 +133,31 @@ def check_moments(outcome: Outcome, dtype: np.dtype[Any], threads: list[int]) ->
                     outcome.compare(what, ("moments", dtype.name), part, exact.reshape(part.shape))
 
 
+def check_gradients(outcome: Outcome, dtype: np.dtype[Any], threads: list[int]) -> None:
+    """Values for three kinds of sets, and their bits as in `check_norms`."""
+    random = np.random.default_rng(14)
+    x = (random.standard_normal(SHAPE) + MEAN[dtype.name]).astype(dtype)
+    grad_output = random.standard_normal(SHAPE).astype(dtype)
+    weight = random.uniform(0.5, 1.5, SHAPE[3]).astype(np.float32)
+    terms = x.size // weight.size
+    for axes in ((3,), (0, 2, 3), (2, 3)):
+        exact = reference.gradients(grad_output, x, axes, weight)
+        bits: dict[bool, bytes] = {}
+        for isa in anynorm.available_isas():
+            anynorm.use_isa(isa)
+            for count in threads:
+                what = f"gradients along {axes}, {dtype.name}, {isa}, {count} threads"
+                sums = np.empty((2, weight.size))
+                options: dict[str, Any] = {"grad_weight": sums[0], "grad_bias": sums[1], "num_threads": count}
+                grad_input = anynorm.normalize_backward(grad_output, x, axes, weight=weight, **options).grad_input
+                assert grad_input is not None
+                for part, expected in zip((grad_input, *sums / terms), exact, strict=True):
+                    outcome.compare(what, ("gradients", dtype.name), part, expected)
+                made = grad_input.tobytes() + sums.tobytes()
+                if bits.setdefault(isa == "baseline", made) != made:
+                    outcome.failures.append(f"{what}: other bits than on another number of threads or set")
+
+
 def check_refusals(outcome: Outcome) -> None:
     """Wrong arguments raise, and leave the output as it was."""
     before = np.random.default_rng(13).standard_normal((4, 6))
@@ -155,6 +181,7 @@ def check() -> Outcome:
         for dtype in dtypes():
             check_norms(outcome, dtype, threads)
             check_moments(outcome, dtype, threads)
+            check_gradients(outcome, dtype, threads)
         check_refusals(outcome)
     finally:
         anynorm.use_isa(before)

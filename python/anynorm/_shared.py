@@ -19,6 +19,9 @@ R = TypeVar("R")
 Array: TypeAlias = npt.NDArray[Any]
 """float16, bfloat16, float32 or float64: the dtype of x, unless `dtype` or `out` says otherwise."""
 
+Wanted: TypeAlias = bool | Array
+"""Whether to compute a gradient into a new array, or the array to write it to."""
+
 Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
 Lengths: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 
@@ -86,6 +89,8 @@ dtype : float16, bfloat16, float32 or float64, optional
     Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
 return_moments : bool, default False
     Return ``(y, moments)``.
+{num_threads}""",
+    "num_threads": """\
 num_threads : int, optional
     As many as OpenMP would use by default, less those that other calls are using. The result does not depend on it.""",
     "returns": """\
@@ -93,6 +98,35 @@ y : ndarray
     `out`, or a new array of the shape and memory order of `x`.
 moments : Moments
     Only if `return_moments`: the statistics that were used.""",
+    "grad_output": """\
+grad_output : array_like of float16, bfloat16, float32 or float64
+    Shape of `x`. The gradient of a loss with respect to the result of the forward call.""",
+    "bias_shape": """\
+bias : array_like of float16, bfloat16, float32 or float64, optional
+    Shape as for `weight`. Only its shape and dtype are used, which are those of a new `grad_bias`.""",
+    "read_running": """\
+running_mean, running_var : array_like of float32 or float64, optional
+    Shape (C,); both or neither. Used if {reads} is False, and never changed.""",
+    "unused_momentum": """\
+momentum : float, default 0.1
+    As in the forward call; not used.""",
+    "saved_moments": """\
+moments : Moments, optional
+    What the forward call returned with ``return_moments=True``,
+    {sets}
+    Left out: computed again from `x`.""",
+    "grad_input": """\
+grad_input : bool or ndarray of float16, bfloat16, float32 or float64, default True
+    Whether to compute the gradient of `x`, into a new array of its shape, dtype and memory order; or the array to write
+    it to: shape of `x`, any strides, `grad_output` or `x` itself for in-place work.""",
+    "gradients": """\
+{grad_input}
+grad_weight, grad_bias : bool or ndarray of float16, bfloat16, float32 or float64, optional
+    Likewise for `weight` and `bias`, in the shape and dtype of each. Left out: True for a parameter that is given.
+    {alone}""",
+    "returns_gradients": """\
+Gradients
+    ``(grad_input, grad_weight, grad_bias)``: the arrays written to, and None for what was not computed.""",
     "raises": """\
 TypeError
     If an argument is not of the type said above; no array is cast, and a masked array is refused.
@@ -108,7 +142,9 @@ def documented(**texts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         # cleandoc first: whether the compiler has removed the indentation depends on the Python version.
         lines = inspect.cleandoc(function.__doc__ or "").splitlines()
         parts = {f"{{{name}}}": text for name, text in _PARAMETERS.items()}
-        doc = "\n".join(parts.get(line, line) for line in lines)
+        while not parts.keys().isdisjoint(lines):  # a part may name others
+            lines = "\n".join(parts.get(line, line) for line in lines).splitlines()
+        doc = "\n".join(lines)
         for name, text in texts.items():
             doc = doc.replace(f"{{{name}}}", text)
         function.__doc__ = doc

@@ -45,14 +45,20 @@ class Arguments {
         return number(name);
     }
 
-    // Other objects have a truth value too, but a tolerance or an array in this place is a call with the arguments in
-    // the wrong order.
     bool flag(const char* name) {
         PyObject* object = *next_++;
+        const std::optional<bool> value = truth(object);
+        if (!value) throw_type_error(named(name), "to be True or False", object);
+        return *value;
+    }
+
+    /// Nothing for objects that are not a bool: others have a truth value too, but a tolerance or an array in the place
+    /// of a flag is a call with the arguments in the wrong order.
+    static std::optional<bool> truth(PyObject* object) {
         if (object == Py_True) return true;
         if (object == Py_False) return false;
         const std::string type = Py_TYPE(object)->tp_name;
-        if (type != "numpy.bool" && type != "numpy.bool_") throw_type_error(named(name), "to be True or False", object);
+        if (type != "numpy.bool" && type != "numpy.bool_") return std::nullopt;
         return PyObject_IsTrue(object) == 1;
     }
 

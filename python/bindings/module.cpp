@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The private module anynorm._core: one add_ function for each public header.
+// The private module anynorm._core: one add_ function for each file beside this one.
 #include "array.hpp"
 
 namespace anynorm::python {
 
+void add_backward(py::module_& module);
 void add_function(py::module_& module);
 void add_memory(py::module_& module);
 void add_moments(py::module_& module);
@@ -18,6 +19,7 @@ void add_runtime(py::module_& module);
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace anynorm::python;
     load_numpy();
+    add_backward(module);
     add_function(module);
     add_memory(module);
     add_moments(module);

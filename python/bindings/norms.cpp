@@ -4,18 +4,6 @@
 namespace anynorm::python {
 namespace {
 
-// The length of an axis of x, and 0 for one that x does not have, which the core refuses.
-std::int64_t length(const TensorView& x, int axis) {
-    if (axis < 0) axis += x.rank;
-    return axis >= 0 && axis < x.rank ? x.shape[axis] : 0;
-}
-
-Shape per_channel(const TensorView& x, int channel_axis) {
-    Shape shape;
-    shape.push(length(x, channel_axis));
-    return shape;
-}
-
 Shape per_sample(const TensorView& x, std::int64_t sets) {
     Shape shape;
     shape.push(length(x, 0));

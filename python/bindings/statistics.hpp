@@ -34,6 +34,18 @@ struct Shape {
     operator std::span<const std::int64_t>() const { return {lengths, static_cast<std::size_t>(rank)}; }
 };
 
+/// The length of an axis of x, and 0 for one that x does not have, which the core refuses.
+inline std::int64_t length(const TensorView& x, int axis) {
+    if (axis < 0) axis += x.rank;
+    return axis >= 0 && axis < x.rank ? x.shape[axis] : 0;
+}
+
+inline Shape per_channel(const TensorView& x, int channel_axis) {
+    Shape shape;
+    shape.push(length(x, channel_axis));
+    return shape;
+}
+
 /// The shape of x without `axes`, or with them at length 1. Axes that x does not have are left for the core to refuse.
 Shape shape_of_sets(const TensorView& x, const Axes& axes, bool keepdims = false);
 

@@ -59,6 +59,17 @@ def isa(request):
 
 
 @pytest.fixture
+def wide_isas():
+    """The instruction sets that have the same bits, where there are several to compare."""
+    names = [name for name in ("avx2", "avx512", "neon") if name in anynorm.available_isas()]
+    if len(names) < 2:
+        pytest.skip("this machine has one instruction set with the promise")
+    before = anynorm.active_isa()
+    yield names
+    anynorm.use_isa(before)
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(7)
 

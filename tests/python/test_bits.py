@@ -47,16 +47,6 @@ def test_threads_of_every_norm(norm, dtype, isa, rng):
             assert cases.same_bits(norm.call(anynorm, x, weight, bias, num_threads=threads), y)
 
 
-@pytest.fixture
-def wide_isas():
-    names = [name for name in ("avx2", "avx512", "neon") if name in anynorm.available_isas()]
-    if len(names) < 2:
-        pytest.skip("this machine has one instruction set with the promise")
-    before = anynorm.active_isa()
-    yield names
-    anynorm.use_isa(before)
-
-
 @pytest.mark.parametrize("name", PLACES)
 def test_instruction_sets(kernel, name, dtype, wide_isas, rng):
     x = place(name, rng.normal(100, 1, kernel.shape).astype(dtype))

@@ -22,6 +22,7 @@ class Arrays:
 
     x: np.ndarray = field(default_factory=lambda: numbers(4, 6, 5))
     out: np.ndarray = field(default_factory=lambda: numbers(4, 6, 5))
+    dy: np.ndarray = field(default_factory=lambda: numbers(4, 6, 5))
     w: np.ndarray = field(default_factory=lambda: numbers(6))
     b: np.ndarray = field(default_factory=lambda: numbers(6))
     w5: np.ndarray = field(default_factory=lambda: numbers(5))
@@ -73,6 +74,16 @@ NORMS_OF_X = {
     "instance_norm": lambda x, **o: IN(x, **o),
     "batch_norm": lambda x, **o: BN(x, training=True, **o),
     "normalize": lambda x, **o: NO(x, 1, **o),
+}
+LB, RB, GB = anynorm.layer_norm_backward, anynorm.rms_norm_backward, anynorm.group_norm_backward
+IB, BB, NB = anynorm.instance_norm_backward, anynorm.batch_norm_backward, anynorm.normalize_backward
+GRADIENTS_OF_X = {
+    "layer_norm_backward": lambda dy, x, **o: LB(dy, x, **o),
+    "rms_norm_backward": lambda dy, x, **o: RB(dy, x, **o),
+    "group_norm_backward": lambda dy, x, **o: GB(dy, x, 2, **o),
+    "instance_norm_backward": lambda dy, x, **o: IB(dy, x, **o),
+    "batch_norm_backward": lambda dy, x, **o: BB(dy, x, training=True, **o),
+    "normalize_backward": lambda dy, x, **o: NB(dy, x, 1, **o),
 }
 V, T = ValueError, TypeError
 
@@ -237,6 +248,73 @@ FOR_EVERY_NORM = {
     "unknown_option": (lambda run, a: run(a.x, epsilon=1e-5), T, "epsilon"),
 }  # fmt: skip
 
+# Gradients: what their arguments have beyond those of the forward call.
+BACKWARD = {
+    "layer_weight": (lambda a: LB(a.dy, a.x, None, a.w), V, "layer_norm_backward: expected weight of shape (5,), got (6,)"),
+    "layer_bias": (lambda a: LB(a.dy, a.x, None, a.w5, a.w), V, "layer_norm_backward: expected bias of shape (5,), got (6,)"),
+    "group_bias": (lambda a: GB(a.dy, a.x, 2, None, a.w5), V, "group_norm_backward: expected bias of shape (6,), got (5,)"),
+    "batch_bias": (lambda a: BB(a.dy, a.x, a.mean, a.var, a.w, a.w5), V, "batch_norm_backward: expected bias of shape (6,)"),
+    "instance_weight": (lambda a: IB(a.dy, a.x, None, None, a.w5), V, "instance_norm_backward: expected weight of shape"),
+    "normalize_weight": (lambda a: NB(a.dy, a.x, 1, weight=a.w), V, "broadcasts to (4, 6, 5), got (6,)"),
+    "normalize_bias": (lambda a: NB(a.dy, a.x, 1, bias=a.w), V, "expected bias of a shape that broadcasts to (4, 6, 5), got (6,)"),
+    "bias_int": (lambda a: LB(a.dy, a.x, None, None, np.ones(5, int)), T, "expected bias of dtype"),
+    "no_weight": (lambda a: NB(a.dy, a.x, 1, grad_weight=True), V,
+                  "normalize_backward: expected grad_weight to be an array, or the parameter that has its shape, got True without it"),
+    "no_bias": (lambda a: NB(a.dy, a.x, 1, weight=a.w5, grad_bias=True), V, "expected grad_bias to be an array, or"),
+    "grad_weight_shape": (lambda a: LB(a.dy, a.x, grad_weight=a.w), V, "expected grad_weight of shape (5,), got (6,)"),
+    "grad_bias_shape": (lambda a: BB(a.dy, a.x, training=True, grad_bias=a.w5), V, "expected grad_bias of shape (6,), got (5,)"),
+    "grad_weight_broadcasts": (lambda a: NB(a.dy, a.x, 1, grad_weight=a.w), V, "(4, 6, 5), got (6,)"),
+    "grad_weight_of_weight": (lambda a: NB(a.dy, a.x, 1, weight=a.w5[:1], grad_weight=a.w5), V, "of shape (1,), got (5,)"),
+    "grad_bias_of_bias": (lambda a: NB(a.dy, a.x, 1, bias=a.w5[:1], grad_bias=a.w5), V, "of shape (1,), got (5,)"),
+    "grad_weight_is_weight": (lambda a: LB(a.dy, a.x, None, a.w5, grad_weight=a.w5), V, "grad_weight apart from weight"),
+    "grad_bias_is_grad_weight": (lambda a: BB(a.dy, a.x, training=True, grad_weight=a.w, grad_bias=a.w), V, "grad_bias apart from grad_weight"),
+    "grad_weight_list": (lambda a: LB(a.dy, a.x, grad_weight=[0.0] * 5), T,
+                         "layer_norm_backward: expected grad_weight to be True, False or a numpy.ndarray, got list"),
+    "grad_bias_number": (lambda a: LB(a.dy, a.x, grad_bias=1), T, "got int"),
+    "grad_bias_of_rms": (lambda a: RB(a.dy, a.x, grad_bias=True), T, "grad_bias"),
+    "grad_weight_read_only": (lambda a: LB(a.dy, a.x, grad_weight=read_only(a.w5)), V, "grad_weight to be writeable"),
+    "grad_weight_int": (lambda a: LB(a.dy, a.x, grad_weight=np.ones(5, int)), T, "expected grad_weight of dtype"),
+    "grad_weight_masked": (lambda a: LB(a.dy, a.x, grad_weight=masked(a.w5)), T, "mask"),
+    "frozen_without_moments": (lambda a: NB(a.dy, a.x, 1, frozen=True), V, "expected the moments that are frozen, got none"),
+    "frozen_number": (lambda a: NB(a.dy, a.x, 1, frozen=1.0), T, "frozen"),
+    "eval_without": (lambda a: BB(a.dy, a.x), V, "expected running_mean and running_var, whose statistics are used, got none"),
+    "instance_eval_without": (lambda a: IB(a.dy, a.x, use_input_stats=False), V, "running"),
+    "running_mean_only": (lambda a: BB(a.dy, a.x, a.mean), V, "together"),
+    "running_f16": (lambda a: BB(a.dy, a.x, a.mean.astype(np.float16), a.var), T, "float16"),
+    "momentum": (lambda a: BB(a.dy, a.x, a.mean, a.var, momentum=2.0), V, "momentum"),
+    "num_groups": (lambda a: GB(a.dy, a.x, 4), V, "num_groups=4"),
+    "channel_axis": (lambda a: GB(a.dy, a.x, 2, channel_axis=3, grad_weight=True), V, "channel_axis"),
+    "normalized_shape": (lambda a: LB(a.dy, a.x, 6), V, "(4, 6, 5)"),
+    "axis": (lambda a: NB(a.dy, a.x, 3), V, "3"),
+    "axis_of_layer_norm": (lambda a: LB(a.dy, a.x, axis=7, grad_weight=True), V, "7"),
+    "grad_input_is_given_mean": (lambda a: NB(a.dy[0], a.x[0], (), moments=a.given, grad_input=a.given.mean), V, "grad_input"),
+}  # fmt: skip
+
+FOR_EVERY_GRADIENT = {
+    "grad_output_shape": (lambda run, a: run(a.dy[:3], a.x), V, "grad_output of shape (4, 6, 5), got (3, 6, 5)"),
+    "grad_output_broadcastable": (lambda run, a: run(a.dy[:1], a.x), V, "got (1, 6, 5)"),
+    "grad_output_int": (lambda run, a: run(a.dy.astype(int), a.x), T, "expected grad_output of dtype"),
+    "grad_output_none": (lambda run, a: run(None, a.x), T, "expected grad_output to be an array, got NoneType"),
+    "grad_output_masked": (lambda run, a: run(masked(a.dy), a.x), T, "of grad_output"),
+    "grad_output_misaligned": (lambda run, a: run(misaligned(a.dy), a.x), V, "grad_output"),
+    "x_int": (lambda run, a: run(a.dy, a.x.astype(int)), T, "expected x of dtype"),
+    "x_masked": (lambda run, a: run(a.dy, masked(a.x)), T, "of x"),
+    "x_swapped": (lambda run, a: run(a.dy, swapped(a.x)), T, ">f4"),
+    "grad_input_shape": (lambda run, a: run(a.dy, a.x, grad_input=a.out[:3]), V, "grad_input of shape (4, 6, 5), got (3, 6, 5)"),
+    "grad_input_none": (lambda run, a: run(a.dy, a.x, grad_input=None), T, "to be True, False or a numpy.ndarray, got NoneType"),
+    "grad_input_list": (lambda run, a: run(a.dy, a.x, grad_input=a.x.tolist()), T, "got list"),
+    "grad_input_read_only": (lambda run, a: run(a.dy, a.x, grad_input=read_only(a.out)), V, "grad_input"),
+    "grad_input_masked": (lambda run, a: run(a.dy, a.x, grad_input=masked(a.out)), T, "mask"),
+    "grad_input_overlaps": (lambda run, a: run(a.dy, windows(a.base, (4, 6, 5), (60, 10, 2)),
+                                               grad_input=windows(a.base[2:], (4, 6, 5), (60, 10, 2))), V, "grad_input"),
+    "grad_input_stride_0": (lambda run, a: run(a.dy, a.x, grad_input=windows(a.out, (4, 6, 5), (30, 5, 0))), V, "grad_input"),
+    "moments_type": (lambda run, a: run(a.dy, a.x, moments=1.0), T, "Moments"),
+    "moments_shape": (lambda run, a: run(a.dy, a.x, moments=MO(numbers(3, 2, 9), 2)), V, "(3, 2)"),
+    "eps_negative": (lambda run, a: run(a.dy, a.x, eps=-1e-9), V, "eps"),
+    "threads_zero": (lambda run, a: run(a.dy, a.x, num_threads=0), V, "num_threads"),
+    "out": (lambda run, a: run(a.dy, a.x, out=a.out), T, "out"),
+}  # fmt: skip
+
 
 def contents(arrays):
     fields = {name: value for name, value in vars(arrays).items() if name != "given"}
@@ -266,10 +344,29 @@ def test_refused_by_every_norm(name, call, exception, message):
     check(lambda: call(NORMS_OF_X[name], arrays), arrays, exception, message)
 
 
+@pytest.mark.parametrize("call, exception, message", BACKWARD.values(), ids=BACKWARD.keys())
+def test_gradients_refused(call, exception, message):
+    arrays = Arrays()
+    check(lambda: call(arrays), arrays, exception, message)
+
+
+@pytest.mark.parametrize("name", GRADIENTS_OF_X)
+@pytest.mark.parametrize("call, exception, message", FOR_EVERY_GRADIENT.values(), ids=FOR_EVERY_GRADIENT.keys())
+def test_refused_by_every_gradient(name, call, exception, message):
+    arrays = Arrays()
+    check(lambda: call(GRADIENTS_OF_X[name], arrays), arrays, exception, message)
+
+
 @pytest.mark.parametrize("name", NORMS_OF_X)
 def test_messages_name_the_function(name):
     with pytest.raises(ValueError, match=rf"^{name}: expected "):
         NORMS_OF_X[name](numbers(4, 6, 5), out=numbers(4, 6, 4))
+
+
+@pytest.mark.parametrize("name", GRADIENTS_OF_X)
+def test_messages_name_the_backward_function(name):
+    with pytest.raises(ValueError, match=rf"^{name}: expected "):
+        GRADIENTS_OF_X[name](numbers(4, 6, 4), numbers(4, 6, 5))
 
 
 def test_the_calls_work_otherwise():
@@ -279,6 +376,10 @@ def test_the_calls_work_otherwise():
         run(a.x, out=a.out)
         run(windows(a.base, (4, 6, 5), (60, 10, 2)), out=windows(a.base[1:], (4, 6, 5), (60, 10, 2)))
         run(a.x, out=a.x)
+    for run in GRADIENTS_OF_X.values():
+        run(a.dy, a.x, grad_input=a.out)
+        run(a.dy, a.x, grad_input=a.dy)
+    LB(a.dy, a.x, None, a.w5, a.b[:5], grad_bias=a.b[:5])  # a bias is not read
     BN(a.x, a.mean, a.var, a.w, a.b, True)
     assert np.all(np.isfinite(a.out))
 

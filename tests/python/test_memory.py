@@ -70,6 +70,30 @@ def test_extra_memory(layout, extra_bytes):
     assert {name: value for name, value in measured.items() if value > limit} == {}
 
 
+GRADIENTS = """
+result = {}
+for name in ("c", "channels_last", "step2_inner", "negative_all"):
+    place = cases.LAYOUT[name].place
+    small, x, grad_output = (place(np.ones(s, np.float32)) for s in ((2, 32, 40, 40), shape, shape))
+    for norm in cases.NORMS:
+        norm.call(cases.Backward(anynorm, small), small, *norm.parameters(small), grad_input=small)
+        call = lambda: norm.call(cases.Backward(anynorm, grad_output), x, *norm.parameters(x), grad_input=grad_output)
+        result[f"{name} {norm.name}"] = extra(call)
+print(json.dumps(result))
+"""
+
+
+@needs_proc
+def test_extra_memory_of_gradients(run_python):
+    """Partial sums may take 512 KB, and each element of a parameter two float64."""
+    measured = json.loads(run_python(f"{PEAK}\nshape = {SHAPE}\n{GRADIENTS}", timeout=300))
+    limit = 0.01 * 4 * np.prod(SHAPE) + 512 * 1024
+    results = {"layer_sample": (4 * 4 + 2 * 8) * np.prod(SHAPE[1:])}  # weight, bias, their gradients and sums
+    assert len(measured) == 4 * len(cases.NORMS)
+    too_much = {name: v for name, v in measured.items() if v > limit + results.get(name.split()[1], 0)}
+    assert too_much == {}
+
+
 @needs_proc
 def test_the_measurement_sees_a_copy(run_python):
     code = f"""{PEAK}
@@ -183,7 +207,11 @@ def test_references_are_given_back():
         anynorm.layer_norm(x, shape, weight, out=out, return_moments=True)
         anynorm.batch_norm(x, running, running.copy(), weight, training=True, dtype=dtype)
         anynorm.moments(x, axis)
+        anynorm.layer_norm_backward(out, x, shape, weight, running, moments=given, grad_input=out, grad_bias=running)
+        anynorm.batch_norm_backward(out, x, running, weight, weight, training=True)
         for refused in (
+            lambda: anynorm.layer_norm_backward(out, x, shape, weight, grad_input=out, grad_weight=bad),
+            lambda: anynorm.normalize_backward(out, x, axis, bias=bad, moments=given, grad_weight=weight),
             lambda: anynorm.layer_norm(x, shape, bad, out=out, moments=given),
             lambda: anynorm.layer_norm(x, shape, weight, out=bad, return_moments=True),
             lambda: anynorm.normalize(x, (1, 1), weight=weight, out=out),

@@ -39,6 +39,31 @@ def test_axes_are_the_numpy_ones(rng):
         np.testing.assert_allclose(result.var, x.var(axis), rtol=1e-13)
 
 
+@pytest.mark.parametrize("with_parameters", [True, False], ids=["affine", "plain"])
+def test_gradients_are_finite_differences(norm, with_parameters, rng):
+    """Of the oracle's forward calls: (f(p + h) - f(p - h)) / 2h for every element of x, weight and bias."""
+    h = 1e-5
+    arguments = [rng.normal(1, 1, (2, 4, 3, 2))]
+    arguments += norm.parameters(arguments[0]) if with_parameters else (None, None)
+    grad_output = rng.normal(size=arguments[0].shape)
+
+    def loss():
+        return (norm.call(reference, *arguments, eps=0.1) * grad_output).sum()
+
+    gradients = norm.call(cases.Backward(reference, grad_output), *arguments, eps=0.1)
+    for argument, gradient in zip(arguments, gradients, strict=True):
+        if argument is None or gradient is None:
+            continue
+        for place in np.ndindex(argument.shape):
+            at = argument[place]
+            argument[place] = at + h
+            above = loss()
+            argument[place] = at - h
+            slope = (above - loss()) / (2 * h)
+            argument[place] = at
+            assert slope == pytest.approx(gradient.reshape(argument.shape)[place], rel=1e-7, abs=1e-8)
+
+
 def test_places_keep_the_values(layout, rng):
     """A layout changes where the elements are, never what they are (broadcasts repeat the first slice)."""
     values = rng.normal(size=(3, 4, 5, 6)).astype(np.float32)

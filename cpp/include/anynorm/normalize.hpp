@@ -43,4 +43,47 @@ struct NormalizeOptions {
 /// 1 % of x.
 void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options = {});
 
+/// The gradients of a loss, each optional.
+struct Gradients {
+    /// Shape of x; any strides without overlap. May be grad_output or x itself (same view).
+    TensorView grad_input{};
+    /// Of any shape that broadcasts against x by NumPy's rules: the gradients are summed over all other axes.
+    TensorView grad_weight{}, grad_bias{};
+};
+
+struct NormalizeBackwardOptions {
+    /// As in the forward call. Of bias only the shape is looked at, which grad_bias must have.
+    TensorView weight{}, bias{};
+    double eps = 1e-5;
+    bool center = true;
+    /// The statistics that the forward call wrote to `moments`, which need not be computed again; or others that it was
+    /// given, with `frozen`. The variance is m2 / count.
+    MomentsView given{};
+    /// The statistics are constants, as those of batch norm are in inference: no gradient flows through them.
+    bool frozen = false;
+    int num_threads = 0;
+    const char* caller = "normalize_backward";
+};
+
+/// The gradients of normalize() for grad_output, the gradient of its result y. With xhat = (x - mean) * rstd and
+/// g = grad_output * weight, and the means taken over each set:
+///
+///     grad_input  = rstd * (g - mean(g) - xhat * mean(g * xhat))
+///     grad_weight = sum(grad_output * xhat)        grad_bias = sum(grad_output)
+///
+/// All sums are taken in float64, in an order that the number of threads does not change.
+///
+/// @param grad_output  float16, bfloat16, float32 or float64, shape of x, any strides; read only.
+/// @param x            what the forward call normalized.
+/// @param sets         which elements share statistics.
+/// @param gradients    where to write; float16, bfloat16, float32 or float64.
+/// @throws std::invalid_argument for shapes, dtypes, axes or eps that do not fit, for statistics to be frozen that are
+///         not given, and for outputs that overlap an input, each other or themselves; nothing has been written then.
+///
+/// Cost: reads x once for the statistics where they are not given, x and grad_output once for the sums and once more
+/// to write grad_input (from cache where a set fits); extra memory below 1 % of x, or 512 KB, beside two float64
+/// for every element of a parameter.
+void normalize_backward(const TensorView& grad_output, const TensorView& x, const Grouping& sets,
+                        const Gradients& gradients, const NormalizeBackwardOptions& options = {});
+
 }  // namespace anynorm::inline ANYNORM_ABI

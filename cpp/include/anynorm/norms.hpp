@@ -10,6 +10,7 @@
 
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
+#include "anynorm/normalize.hpp"
 #include "anynorm/tensor_view.hpp"
 
 namespace anynorm::inline ANYNORM_ABI {
@@ -86,5 +87,28 @@ struct BatchNormOptions {
 ///         and when training with one element per channel, whose unbiased variance does not exist. A batch without
 ///         elements leaves the running statistics as they are.
 void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options = {});
+
+// The gradients of each norm, for grad_output, the gradient of its y; see normalize_backward(). `options` are those of
+// the forward call, of which moments and momentum are not read, and bias is looked at for its shape only. `given` are
+// the moments that the forward call wrote, which need not be computed again then. grad_weight and grad_bias have the
+// shape of weight.
+
+void layer_norm_backward(const TensorView& grad_output, const TensorView& x, const Axes& axes,
+                         const Gradients& gradients, const LayerNormOptions& options = {});
+
+/// RMS norm has no bias; a grad_bias is refused.
+void rms_norm_backward(const TensorView& grad_output, const TensorView& x, const Axes& axes, const Gradients& gradients,
+                       const RmsNormOptions& options = {});
+
+void group_norm_backward(const TensorView& grad_output, const TensorView& x, std::int64_t num_groups,
+                         const Gradients& gradients, const GroupNormOptions& options = {});
+
+/// With use_input_stats false the running statistics, or the given ones, are constants: no gradient flows through them.
+void instance_norm_backward(const TensorView& grad_output, const TensorView& x, const Gradients& gradients,
+                            const InstanceNormOptions& options = {});
+
+/// With training false the running statistics, or the given ones, are constants: no gradient flows through them.
+void batch_norm_backward(const TensorView& grad_output, const TensorView& x, const Gradients& gradients,
+                         const BatchNormOptions& options = {});
 
 }  // namespace anynorm::inline ANYNORM_ABI

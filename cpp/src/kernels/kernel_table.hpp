@@ -86,6 +86,35 @@ struct RowsArgs {
     Cell* out;  ///< `rows` of them, or nullptr
 };
 
+/// Sums for gradients over `rows` rows of `n` elements, with stride 1 along n: s1 of g = grad_output * weight, s2 of
+/// g * ((x - mean) - mean_lo) * rstd. They are added to what s1 and s2 hold. mean, mean_lo and rstd, and weight, are
+/// each constant or have stride 1 along n: the kernel says which.
+///
+/// Row kernel: a sum for every row, `sum_row` apart. Column kernel: a sum for each of the n columns.
+template <class X>
+struct GradientSumsArgs {
+    using C = Compute<X>;
+    std::int64_t rows, n;
+    const X *x, *grad_output;
+    const C *mean, *mean_lo, *rstd, *weight;
+    std::int64_t x_row, grad_output_row, stat_row, weight_row;
+    double *s1, *s2;
+    std::int64_t sum_row;
+};
+
+/// grad_input = rstd * weight * grad_output + slope * (x - mean) + offset; strides as above.
+template <class X>
+struct GradientInputArgs {
+    using C = Compute<X>;
+    std::int64_t rows, n;
+    const X *x, *grad_output;
+    X* grad_input;
+    const C *mean, *slope, *offset, *rstd, *weight;
+    std::int64_t x_row, grad_output_row, grad_input_row, stat_row, weight_row;
+    /// grad_input is not needed soon: write it past the caches.
+    bool stream;
+};
+
 /// The kernels for elements stored as X.
 template <class X>
 struct Kernels {
@@ -102,6 +131,10 @@ struct Kernels {
     /// Mean (as a pair) and rstd of `count` cells in the compute type.
     void (*coefficients)(const Cell* cells, std::int64_t count, double eps, Compute<X>* mean, Compute<X>* mean_lo,
                          Compute<X>* rstd) noexcept;
+    /// Indexed by gradient_index().
+    void (*gradient_sums_row[4])(const GradientSumsArgs<X>&) noexcept;
+    void (*gradient_sums_column[4])(const GradientSumsArgs<X>&) noexcept;
+    void (*gradient_input[4])(const GradientInputArgs<X>&) noexcept;
     /// n neighbouring elements to and from the compute type.
     void (*promote)(Compute<X>* to, const X* from, std::int64_t n) noexcept;
     void (*demote)(X* to, const Compute<X>* from, std::int64_t n) noexcept;
@@ -112,6 +145,9 @@ constexpr int affine_index(bool stat_varies, bool weight_varies, bool bias_varie
 }
 constexpr int rows_index(bool weight_varies, bool bias_varies) noexcept {
     return (weight_varies ? 2 : 0) + (bias_varies ? 1 : 0);
+}
+constexpr int gradient_index(bool stat_varies, bool weight_varies) noexcept {
+    return (stat_varies ? 2 : 0) + (weight_varies ? 1 : 0);
 }
 
 struct KernelTable {

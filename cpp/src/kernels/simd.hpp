@@ -169,6 +169,16 @@ inline Pack<double> PackLoadPromoteN(const X* p, std::int64_t count, Compute<X> 
     }
 }
 
+inline Pack<double> PackPromote(const Pack<double>& v) { return v; }
+inline Pack<double> PackPromote(const Pack<float>& v) {
+    Pack<double> result;
+    ANYNORM_UNROLL for (int i = 0; i < Pack<float>::pieces; ++i) {
+        result.piece[2 * i] = PromoteLower(v.piece[i]);
+        result.piece[2 * i + 1] = PromoteUpper(v.piece[i]);
+    }
+    return result;
+}
+
 /// sum + v.
 inline Pack<double> PackAccumulate(const Pack<double>& sum, const Pack<double>& v) {
     Pack<double> result;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "affine.inl.hpp"
+#include "backward.inl.hpp"
 #include "beside.inl.hpp"
 #include "columns.inl.hpp"
 #include "kernel_table.hpp"
@@ -28,6 +29,13 @@ constexpr Kernels<X> MakeKernels() {
          NormalizeRows<X, true, true>},
         MergeCells,
         Coefficients<Compute<X>>,
+        // In the order of gradient_index(): statistics, weight.
+        {GradientSumsRow<X, false, false>, GradientSumsRow<X, false, true>, GradientSumsRow<X, true, false>,
+         GradientSumsRow<X, true, true>},
+        {GradientSumsColumn<X, false, false>, GradientSumsColumn<X, false, true>, GradientSumsColumn<X, true, false>,
+         GradientSumsColumn<X, true, true>},
+        {GradientInput<X, false, false>, GradientInput<X, false, true>, GradientInput<X, true, false>,
+         GradientInput<X, true, true>},
         Promote<X>,
         Demote<X>,
     };

@@ -54,6 +54,8 @@ inline D LoadPromote(const float* p) { return D{static_cast<double>(p[0]), stati
 inline D LoadPromoteN(const float* p, std::int64_t count, float fill) {
     return D{static_cast<double>(count > 0 ? p[0] : fill), static_cast<double>(count > 1 ? p[1] : fill)};
 }
+inline D PromoteLower(F v) { return D{static_cast<double>(v[0]), static_cast<double>(v[1])}; }
+inline D PromoteUpper(F v) { return D{static_cast<double>(v[2]), static_cast<double>(v[3])}; }
 inline void StoreU(float* p, F v) { __builtin_memcpy(p, &v, sizeof v); }
 inline void StoreU(double* p, D v) { __builtin_memcpy(p, &v, sizeof v); }
 inline void StoreN(float* p, std::int64_t count, F v) {

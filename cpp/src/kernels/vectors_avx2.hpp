@@ -42,6 +42,8 @@ inline D LoadPromoteN(const float* p, std::int64_t count, float fill) {
     const __m128 loaded = _mm_blendv_ps(_mm_set1_ps(fill), _mm_maskload_ps(p, mask), _mm_castsi128_ps(mask));
     return _mm256_cvtps_pd(loaded);
 }
+inline D PromoteLower(F v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+inline D PromoteUpper(F v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
 inline void StoreU(float* p, F v) { _mm256_storeu_ps(p, v); }
 inline void StoreU(double* p, D v) { _mm256_storeu_pd(p, v); }
 inline void StoreN(float* p, std::int64_t count, F v) { _mm256_maskstore_ps(p, MaskF(count), v); }

@@ -39,6 +39,8 @@ inline D LoadPromote(const float* p) { return _mm512_maskz_cvtps_pd(0xff, _mm256
 inline D LoadPromoteN(const float* p, std::int64_t count, float fill) {
     return _mm512_maskz_cvtps_pd(0xff, _mm256_mask_loadu_ps(_mm256_set1_ps(fill), MaskD(count), p));
 }
+inline D PromoteLower(F v) { return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, v, 0)); }
+inline D PromoteUpper(F v) { return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, v, 1)); }
 inline void StoreU(float* p, F v) { _mm512_storeu_ps(p, v); }
 inline void StoreU(double* p, D v) { _mm512_storeu_pd(p, v); }
 inline void StoreN(float* p, std::int64_t count, F v) { _mm512_mask_storeu_ps(p, MaskF(count), v); }

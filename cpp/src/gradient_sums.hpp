@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sums of a backward call: two for every set, and two for every element of a parameter, as partial sums that are
+// added up in their order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "layout.hpp"
+#include "scratch.hpp"
+
+namespace anynorm::detail {
+
+/// Two sums for every element of a target.
+struct Sums {
+    double *s1 = nullptr, *s2 = nullptr;
+
+    void clear(std::int64_t count) const {
+        std::fill_n(s1, count, 0.0);
+        std::fill_n(s2, count, 0.0);
+    }
+    void add(const Sums& other, std::int64_t count) const {
+        for (std::int64_t i = 0; i < count; ++i) s1[i] += other.s1[i];
+        for (std::int64_t i = 0; i < count; ++i) s2[i] += other.s2[i];
+    }
+    Sums at(std::int64_t offset) const { return {s1 + offset, s2 + offset}; }
+};
+
+inline Sums take_sums(Carver& carver, std::int64_t count) {
+    return {carver.take<double>(count), carver.take<double>(count)};
+}
+
+/// The gradients of a parameter, or of a pair of parameters of one shape: s1 is bias's, s2 weight's.
+struct ParameterSums {
+    Operand operand = op_x;  ///< numbered densely in the nest
+    std::int64_t size = 0;
+    bool from_sets = false;  ///< sums of sets added up: the parameter is constant in each
+    bool exclusive = false;  ///< no two sets share an element
+    std::int64_t groups = 1;
+    Sums sums;  ///< of group 0; those of the others follow
+
+    Sums of_group(std::int64_t group) const { return sums.at(exclusive ? 0 : group * size); }
+    void merge() const {
+        for (std::int64_t group = 1; group < groups; ++group) sums.add(of_group(group), size);
+    }
+};
+
+// Partial sums of parameters: 64 of them keep as many threads busy; together they stay below 1 % of x, or 512 KB.
+inline constexpr std::int64_t max_groups = 64;
+inline constexpr std::int64_t min_partial_bytes = 512 * 1024;
+
+/// How many partial sums of `size` elements there is room for.
+inline std::int64_t groups_for(std::int64_t size, std::int64_t x_bytes) {
+    const std::int64_t bytes = size * 2 * static_cast<std::int64_t>(sizeof(double));
+    return std::clamp<std::int64_t>(std::max(min_partial_bytes, x_bytes / 100) / bytes, 1, max_groups);
+}
+
+}  // namespace anynorm::detail

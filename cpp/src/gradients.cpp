@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gradients.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+
+#include "apply.hpp"
+#include "gradient_sums.hpp"
+#include "parallel.hpp"
+#include "parameters.hpp"
+#include "reduce.hpp"
+#include "scratch.hpp"
+#include "tiles.hpp"
+
+namespace anynorm::detail {
+namespace {
+
+// The shape is cut as for so many threads, whatever their number: sums have the same order for any of them.
+constexpr int planned_threads = 4;
+// With fewer partial sums than this the threads get strips of the parameters instead.
+constexpr std::int64_t enough_groups = 8;
+constexpr std::int64_t strip_elements = 64 * 1024;
+
+bool within_sets(const Nest& nest, Operand operand) {
+    for (int i = 0; i < nest.depth; ++i) {
+        if (nest.loops[i].reduced && nest.loops[i].stride[operand] != 0) return true;
+    }
+    return false;
+}
+
+bool along_all_sets(const Nest& nest, Operand operand) {
+    for (int i = 0; i < nest.depth; ++i) {
+        if (!nest.loops[i].reduced && nest.loops[i].stride[operand] == 0) return false;
+    }
+    return true;
+}
+
+bool along_the_same(const Nest& nest, Operand a, Operand b) {
+    for (int i = 0; i < nest.depth; ++i) {
+        if ((nest.loops[i].stride[a] == 0) != (nest.loops[i].stride[b] == 0)) return false;
+    }
+    return true;
+}
+
+/// One call with its types bound: X is x's; A that of x, grad_output and grad_input, or else the type to compute in.
+template <class X, class A>
+class GradientRun {
+  public:
+    using C = kernels::Compute<A>;
+
+    GradientRun(Plan& plan, const GradientCall& call, const kernels::KernelTable& table)
+        : plan_(plan),
+          call_(call),
+          reduce_kernels_(kernels_for<X>(table)),
+          kernels_(kernels_for<A>(table)),
+          weight_(call.weight.given() ? call.weight : Elements{&one_, stored_as<C>()}),
+          weight_in_cells_(!within_sets(plan.nest, op_weight)),
+          caller_(plan.nest) {
+        Nest& nest = plan.nest;
+        elements_of_set_ = static_cast<double>(nest.size()) / static_cast<double>(nest.cells());
+        gathers_weight_ = !weight_in_cells_ && wants_gathering(nest, op_weight, call.weight, stored_as<C>());
+        if (call.grad_weight.given()) weight_sums_ = add_parameter(op_grad_weight);
+        if (call.grad_bias.given()) bias_sums_ = add_parameter(op_grad_bias);
+    }
+
+    void run() {
+        Carver sizes(nullptr);
+        take_shared(sizes);
+        const std::size_t worker_bytes = Worker(*this, nullptr).carver.used();
+        Scratch scratch(sizes.used() + worker_bytes * static_cast<std::size_t>(plan_.threads));
+        Carver carver(scratch.data());
+        take_shared(carver);
+        workers_ = scratch.data() + carver.used();
+        worker_bytes_ = worker_bytes;
+        if (gathers_weight_) {
+            gather_parameter(plan_.nest, op_weight, weight_, gathered_weight_);
+            weight_ = {gathered_weight_, stored_as<C>()};
+        }
+        if (split()) {
+            split_sets();
+        } else {
+            whole_sets();
+        }
+        store_parameter(call_.grad_weight, op_grad_weight, weight_sums_, &Sums::s2);
+        store_parameter(call_.grad_bias, op_grad_bias, bias_sums_, &Sums::s1);
+    }
+
+  private:
+    /// The arrays of some sets: their statistics, their sums, and what the kernels make of them.
+    struct Sets {
+        Cell* cells;
+        Coefficients<C> statistics;
+        Sums sums;
+        C *slope, *offset, *scale;
+
+        Sets(Carver& carver, std::int64_t cell_count, std::int64_t count)
+            : cells(carver.take<Cell>(cell_count)),
+              statistics{carver.take<C>(count), carver.take<C>(count), carver.take<C>(count)},
+              sums(take_sums(carver, count)),
+              slope(carver.take<C>(count)),
+              offset(carver.take<C>(count)),
+              scale(carver.take<C>(count)) {}
+        Sets() = default;
+    };
+
+    struct Worker {
+        Worker(const GradientRun& run, std::byte* base)
+            : carver(base), sets(carver, run.plan_.piece_columns, run.split() ? 0 : run.plan_.piece_columns) {
+            const Plan& plan = run.plan_;
+            reduce.chunk = carver.take<Cell>(!run.split() && plan.reduction.chunks > 1 ? plan.piece_columns : 0);
+            reduce.block = carver.take<Cell>(plan.needs_block() ? plan.piece_columns : 0);
+            reduce.pack = carver.take<X>(plan.pack_elements);
+        }
+
+        Carver carver;
+        Sets sets;
+        ReduceScratch reduce;
+    };
+
+    /// The index of the sums for a parameter.
+    int add_parameter(Operand operand) {
+        Nest& nest = plan_.nest;
+        number_elements(nest, operand);
+        if (parameter_count_ > 0 && along_the_same(nest, parameters_[0].operand, operand)) return 0;
+        ParameterSums& parameter = parameters_[parameter_count_];
+        parameter.operand = operand;
+        parameter.size = size_along(nest, operand);
+        parameter.from_sets = weight_in_cells_ && !within_sets(nest, operand);
+        parameter.exclusive = parameter.from_sets && along_all_sets(nest, operand);
+        parameter.groups = parameter.exclusive ? 1 : groups_for(parameter.size, x_bytes());
+        // Pieces of whole sets need partial sums of their own; where there is no room for several, sets are split.
+        if (!parameter.exclusive && parameter.groups < std::min(enough_groups, plan_.sets.pieces)) {
+            plan_.mode = Plan::Mode::split_sets;
+        }
+        return parameter_count_++;
+    }
+
+    std::int64_t x_bytes() const { return plan_.nest.size() * static_cast<std::int64_t>(sizeof(X)); }
+    bool split() const { return plan_.mode == Plan::Mode::split_sets; }
+    const X* x() const { return static_cast<const X*>(call_.x.data); }
+    Worker worker(int index) const { return Worker(*this, workers_ + worker_bytes_ * static_cast<std::size_t>(index)); }
+    std::int64_t chunks() const { return call_.given.given() ? 1 : plan_.reduction.chunks; }
+    bool needs_set_sums() const { return call_.grad_input.given() && !call_.frozen; }
+
+    /// The arrays that all workers share.
+    void take_shared(Carver& carver) {
+        gathered_weight_ = carver.take<C>(gathers_weight_ ? size_along(plan_.nest, op_weight) : 0);
+        for (int i = 0; i < parameter_count_; ++i) {
+            parameters_[i].sums = take_sums(carver, parameters_[i].size * parameters_[i].groups);
+        }
+        if (!split()) return;
+        const std::int64_t sets = plan_.nest.cells();
+        sets_ = Sets(carver, sets * chunks(), sets);
+        set_groups_ = std::min(groups_for(sets, x_bytes()), plan_.elements.pieces);
+        set_partials_ = take_sums(carver, set_groups_ > 1 ? sets * set_groups_ : 0);
+    }
+
+    // ---- One piece -------------------------------------------------------------------------------------------------
+
+    void load_given(const Nest& piece, Cell* cells) const {
+        const Nest kept = kept_loops(piece);
+        walk(kept, kept.depth, [&](const std::int64_t* offset) {
+            const double mean = call_.center ? element_at(call_.given.mean, offset[op_mean]) : 0.0;
+            *cells++ = {element_at(call_.given.count, offset[op_count]), mean, 0,
+                        element_at(call_.given.m2, offset[op_m2])};
+        });
+    }
+
+    void make_statistics(const Sets& sets, std::int64_t count) const {
+        const Coefficients<C>& out = sets.statistics;
+        kernels_.coefficients(sets.cells, count, call_.eps, out.mean, out.mean_lo, out.rstd);
+    }
+
+    /// Slope, offset and scale of every set of a piece, in its order.
+    void make_slopes(const Nest& piece, const Sets& sets) const {
+        const Nest kept = kept_loops(piece);
+        std::int64_t i = 0;
+        walk(kept, kept.depth, [&](const std::int64_t* offset) {
+            const Cell& cell = sets.cells[i];
+            const double rstd = 1 / std::sqrt(cell.m2 / cell.count + call_.eps);
+            const double weight = weight_in_cells_ ? element_at(weight_, offset[op_weight]) : 1.0;
+            double slope = 0, shift = 0;
+            if (!call_.frozen) {
+                slope = -rstd * rstd * weight * sets.sums.s2[i] / elements_of_set_;
+                if (call_.center) shift = -rstd * weight * sets.sums.s1[i] / elements_of_set_;
+            }
+            sets.slope[i] = static_cast<C>(slope);
+            sets.offset[i] = static_cast<C>(shift - slope * static_cast<double>(sets.statistics.mean_lo[i]));
+            sets.scale[i] = static_cast<C>(rstd * weight);
+            ++i;
+        });
+    }
+
+    /// Adds the sums of a piece to those of a target, weighted or not.
+    void add_sums(const Nest& piece, Operand target, bool weighted, const Sets& sets, const Sums& sums) const {
+        const Operand weight = weighted ? op_weight : target;
+        Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_cell, weight, target));
+        tiles.add_input(call_.x, op_x);
+        tiles.add_input(call_.grad_output, op_grad_output);
+        tiles.add_coefficient({sets.statistics.mean, stored_as<C>()}, op_cell);
+        tiles.add_coefficient({sets.statistics.mean_lo, stored_as<C>()}, op_cell);
+        tiles.add_coefficient({sets.statistics.rstd, stored_as<C>()}, op_cell);
+        if (weighted) tiles.add_coefficient(weight_, op_weight);
+        tiles.set_target(target);
+        const int index = kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight));
+        const bool column = tiles.varies(target);
+        const auto kernel = column ? kernels_.gradient_sums_column[index] : kernels_.gradient_sums_row[index];
+        tiles.for_each([&](const Tile<A>& tile) {
+            kernels::GradientSumsArgs<A> args{tile.rows,
+                                              tile.n,
+                                              tile.input[0],
+                                              tile.input[1],
+                                              tile.coefficient[0],
+                                              tile.coefficient[1],
+                                              tile.coefficient[2],
+                                              weighted ? tile.coefficient[3] : &one_,
+                                              tile.input_row[0],
+                                              tile.input_row[1],
+                                              tile.coefficient_row[0],
+                                              weighted ? tile.coefficient_row[3] : 0,
+                                              sums.s1 + tile.target,
+                                              sums.s2 + tile.target,
+                                              tile.target_row};
+            if (!column || tile.target_row == 0) {
+                kernel(args);
+                return;
+            }
+            args.rows = 1;
+            for (std::int64_t row = 0; row < tile.rows; ++row) {
+                kernel(args);
+                args.x += args.x_row;
+                args.grad_output += args.grad_output_row;
+                args.mean += args.stat_row;
+                args.mean_lo += args.stat_row;
+                args.rstd += args.stat_row;
+                args.weight += args.weight_row;
+                args.s1 += args.sum_row;
+                args.s2 += args.sum_row;
+            }
+        });
+    }
+
+    /// Adds the sums of the sets of a piece to the parameters that are constant in each.
+    void add_set_sums(const Nest& piece, const ParameterSums& parameter, const Sums& of_sets, const Sums& to) const {
+        const Nest kept = kept_loops(piece);
+        std::int64_t i = 0;
+        walk(kept, kept.depth, [&](const std::int64_t* offset) {
+            to.s1[offset[parameter.operand]] += of_sets.s1[i];
+            to.s2[offset[parameter.operand]] += of_sets.s2[i];
+            ++i;
+        });
+    }
+
+    void write_input(const Nest& piece, const Sets& sets) const {
+        const Operand weight = weight_in_cells_ ? op_x : op_weight;
+        Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y, op_cell, weight));
+        tiles.add_input(call_.x, op_x);
+        tiles.add_input(call_.grad_output, op_grad_output);
+        tiles.set_output(call_.grad_input, op_y);
+        for (C* coefficient : {sets.statistics.mean, sets.slope, sets.offset, sets.scale}) {
+            tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
+        }
+        if (!weight_in_cells_) tiles.add_coefficient(weight_, op_weight);
+        const bool streams = tiles.output_direct() && streams_;
+        const auto kernel = kernels_.gradient_input[kernels::gradient_index(
+            tiles.varies(op_cell), !weight_in_cells_ && tiles.varies(op_weight))];
+        tiles.for_each([&](const Tile<A>& tile) {
+            kernel({tile.rows, tile.n, tile.input[0], tile.input[1], tile.output, tile.coefficient[0],
+                    tile.coefficient[1], tile.coefficient[2], tile.coefficient[3],
+                    weight_in_cells_ ? &one_ : tile.coefficient[4], tile.input_row[0], tile.input_row[1],
+                    tile.output_row, tile.coefficient_row[0], weight_in_cells_ ? 0 : tile.coefficient_row[4], streams});
+        });
+    }
+
+    // ---- All pieces ------------------------------------------------------------------------------------------------
+
+    /// Runs body(worker, group, piece index) for all pieces; those of a group one after the other.
+    template <class Body>
+    void for_each_group(std::int64_t groups, std::int64_t pieces, Body&& body) const {
+        for_each_piece(std::min(groups, pieces), plan_.threads, [&](int worker_index, std::int64_t group) {
+            const std::int64_t count = std::min(groups, pieces);
+            for (std::int64_t i = pieces * group / count; i < pieces * (group + 1) / count; ++i) {
+                body(worker_index, group, i);
+            }
+        });
+    }
+
+    void whole_sets() {
+        std::int64_t groups = plan_.sets.pieces;
+        for (int i = 0; i < parameter_count_; ++i) {
+            if (!parameters_[i].exclusive) groups = std::min(groups, parameters_[i].groups);
+        }
+        for (int i = 0; i < parameter_count_; ++i) {
+            parameters_[i].groups = parameters_[i].exclusive ? 1 : groups;
+            parameters_[i].sums.clear(parameters_[i].size * parameters_[i].groups);
+        }
+        const bool sums_sets = needs_set_sums() || sums_from_sets();
+        for_each_group(groups, plan_.sets.pieces, [&](int worker_index, std::int64_t group, std::int64_t index) {
+            Worker memory = worker(worker_index);
+            const Sets& sets = memory.sets;
+            Nest piece = piece_of(plan_.nest, plan_.sets, index);
+            if (call_.given.given()) {
+                load_given(piece, sets.cells);
+            } else {
+                reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, sets.cells, memory.reduce);
+            }
+            number_cells(piece);
+            const std::int64_t count = piece.cells();
+            make_statistics(sets, count);
+            if (sums_sets) {
+                sets.sums.clear(count);
+                add_sums(piece, op_cell, !weight_in_cells_, sets, sets.sums);
+            }
+            for (int i = 0; i < parameter_count_; ++i) {
+                const ParameterSums& parameter = parameters_[i];
+                const Sums to = parameter.of_group(group);
+                if (parameter.from_sets) {
+                    add_set_sums(piece, parameter, sets.sums, to);
+                } else {
+                    add_sums(piece, parameter.operand, false, sets, to);
+                }
+            }
+            if (!call_.grad_input.given()) return;
+            make_slopes(piece, sets);
+            write_input(piece, sets);
+        });
+        for (int i = 0; i < parameter_count_; ++i) parameters_[i].merge();
+    }
+
+    bool sums_from_sets() const {
+        for (int i = 0; i < parameter_count_; ++i) {
+            if (parameters_[i].from_sets) return true;
+        }
+        return false;
+    }
+
+    void split_sets() {
+        const Nest& nest = plan_.nest;
+        const std::int64_t count = nest.cells();
+        make_split_statistics(count);
+        make_statistics(sets_, count);
+        if (needs_set_sums() || sums_from_sets()) {
+            const Sums& partials = set_groups_ > 1 ? set_partials_ : sets_.sums;
+            add_all_sums(op_cell, !weight_in_cells_, count, set_groups_, partials);
+            if (set_groups_ > 1) {
+                sets_.sums.clear(count);
+                for (std::int64_t i = 0; i < set_groups_; ++i) sets_.sums.add(set_partials_.at(i * count), count);
+            }
+        }
+        for (int i = 0; i < parameter_count_; ++i) {
+            ParameterSums& parameter = parameters_[i];
+            if (parameter.from_sets) {
+                parameter.sums.clear(parameter.size);
+                add_set_sums(nest, parameter, sets_.sums, parameter.sums);
+            } else {
+                parameter.groups = std::min(parameter.groups, plan_.elements.pieces);
+                add_all_sums(parameter.operand, false, parameter.size, parameter.groups, parameter.sums);
+                parameter.merge();
+            }
+        }
+        if (!call_.grad_input.given()) return;
+        make_slopes(nest, sets_);
+        for_each_piece(plan_.elements.pieces, plan_.threads,
+                       [&](int, std::int64_t index) { write_input(piece_of(nest, plan_.elements, index), sets_); });
+    }
+
+    void make_split_statistics(std::int64_t count) {
+        const Nest& nest = plan_.nest;
+        if (call_.given.given()) {
+            load_given(nest, sets_.cells);
+            return;
+        }
+        const std::int64_t pieces = plan_.sets.pieces;
+        for_each_piece(pieces * chunks(), plan_.threads, [&](int worker_index, std::int64_t index) {
+            Worker memory = worker(worker_index);
+            const std::int64_t chunk = index / pieces;
+            const Nest piece = piece_of(nest, plan_.sets, index % pieces);
+            reduce_chunk(reduce_kernels_, x(), plan_, piece, call_.center, chunk, memory.sets.cells, memory.reduce);
+            const Nest kept = kept_loops(piece);
+            const Cell* cell = memory.sets.cells;
+            walk(kept, kept.depth,
+                 [&](const std::int64_t* offset) { sets_.cells[chunk * count + offset[op_cell]] = *cell++; });
+        });
+        for (std::int64_t i = 1; i < chunks(); ++i) {
+            reduce_kernels_.merge_cells(sets_.cells, sets_.cells + i * count, count);
+        }
+    }
+
+    /// Sums all of x for a target of `size` elements: partial sums of groups of pieces, or strips of the target where
+    /// there is no room for enough of them.
+    void add_all_sums(Operand target, bool weighted, std::int64_t size, std::int64_t groups, const Sums& partials) {
+        partials.clear(size * groups);
+        const Nest grouped = grouped_by(plan_.nest, target);
+        const Cut strips = cut_kept(grouped, strip_elements);
+        if (groups < enough_groups && strips.pieces > groups) {
+            for_each_piece(strips.pieces, plan_.threads, [&](int, std::int64_t index) {
+                add_sums(piece_of(grouped, strips, index), target, weighted, sets_, partials);
+            });
+            return;
+        }
+        for_each_group(groups, plan_.elements.pieces, [&](int, std::int64_t group, std::int64_t index) {
+            add_sums(piece_of(plan_.nest, plan_.elements, index), target, weighted, sets_, partials.at(group * size));
+        });
+    }
+
+    /// Writes a gradient where the caller wants it.
+    void store_parameter(const Elements& to, Operand operand, int index, double* Sums::* sum) const {
+        if (!to.given()) return;
+        const Nest own = kept_loops(grouped_by(caller_, operand));
+        const double* from = parameters_[index].sums.*sum;
+        walk(own, own.depth, [&](const std::int64_t* offset) { store(to, offset[operand], 1, from++, 1); });
+    }
+
+    Plan& plan_;
+    const GradientCall& call_;
+    const kernels::Kernels<X>& reduce_kernels_;
+    const kernels::Kernels<A>& kernels_;
+    C one_ = 1;
+    Elements weight_;
+    bool weight_in_cells_, gathers_weight_ = false, streams_ = false;
+    Nest caller_;  // as the caller's arrays lie
+    double elements_of_set_ = 1;
+    int parameter_count_ = 0, weight_sums_ = 0, bias_sums_ = 0;
+    ParameterSums parameters_[2];
+    C* gathered_weight_ = nullptr;
+    Sets sets_{};
+    std::int64_t set_groups_ = 1;
+    Sums set_partials_{};
+    std::byte* workers_ = nullptr;
+    std::size_t worker_bytes_ = 0;
+};
+
+template <class X>
+void run(Plan& plan, const GradientCall& call, const kernels::KernelTable& table) {
+    const auto all = [&](auto&& has) {
+        return has(call.grad_output) && (!call.grad_input.given() || has(call.grad_input));
+    };
+    if constexpr (!std::is_same_v<X, double>) {
+        const bool wide = !all([](const Elements& elements) { return elements.dtype != DType::f64; });
+        if (wide) return GradientRun<X, double>(plan, call, table).run();
+    }
+    if constexpr (!std::is_same_v<X, kernels::Compute<X>>) {
+        const bool mixed = !all([&](const Elements& elements) { return elements.dtype == call.x.dtype; });
+        if (mixed) return GradientRun<X, kernels::Compute<X>>(plan, call, table).run();
+    }
+    GradientRun<X, X>(plan, call, table).run();
+}
+
+}  // namespace
+
+Plan make_gradient_plan(const Nest& nest, const GradientCall& call, int threads) noexcept {
+    PlanRequest request;
+    request.element_bytes = static_cast<std::int64_t>(size_of(call.x.dtype) + size_of(call.grad_output.dtype));
+    request.threads = planned_threads;
+    Plan plan = make_plan(nest, request);
+    plan.threads = plan.threads == 1 ? 1 : threads;
+    return plan;
+}
+
+void run_gradient_plan(Plan& plan, const GradientCall& call, const kernels::KernelTable& table) {
+    with_type(call.x, [&]<class X>(X*) { run<X>(plan, call, table); });
+}
+
+}  // namespace anynorm::detail
