@@ -91,7 +91,7 @@ struct ColumnSums {
         if (rest == 0) return;
         X last[rows * pack_size];  // beyond the columns are zeros, and c is 0 there as well
         for (int row = 0; row < rows; ++row) {
-            const Pack<Compute<X>> elements = PackLoadN(x + row * stride + whole * pack_size, rest, Compute<X>(0));
+            const Pack<Compute<X>> elements = PackLoadN(x + row * stride + whole * pack_size, rest);
             PackStore(last + row * pack_size, elements);
         }
         AddRowsOfPack<rows>(static_cast<const X*>(last), pack_size, x + fetch, 0, packs[whole]);
