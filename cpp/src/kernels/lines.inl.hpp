@@ -57,12 +57,23 @@ class LineWriter {
         return n < head ? n : head;
     }
 
+    /// Writes the line if it is full; End does so at the latest.
+    [[gnu::always_inline]] void Flush() {
+        if (held_ < pack_size) return;
+        if (skip_ == 0) {
+            PackStream(line_, PackLoad(static_cast<const X*>(elements_)));
+        } else {
+            CopyElements(line_, elements_, skip_, held_);
+        }
+        held_ = skip_ = 0;
+    }
+
     /// Writes the elements from i on.
     template <class Row>
     [[gnu::always_inline]] void End(const Row& row, std::int64_t i, std::int64_t n) {
         for (; i + pack_size <= n; i += pack_size) row.template Store<true>(i);
         // Only now: a load of what two stores have just written waits for both.
-        if (held_ == pack_size) Flush();
+        Flush();
         if (i < n) {
             PackStore(elements_, row.ResultsN(i, n - i));
             held_ = n - i;
@@ -82,15 +93,6 @@ class LineWriter {
 
   private:
     static constexpr std::uintptr_t line_bytes = pack_size * sizeof(X);
-
-    [[gnu::always_inline]] void Flush() {
-        if (skip_ == 0) {
-            PackStream(line_, PackLoad(static_cast<const X*>(elements_)));
-        } else {
-            CopyElements(line_, elements_, skip_, held_);
-        }
-        held_ = skip_ = 0;
-    }
 
     X* elements_;
     X* line_ = nullptr;      // where the elements belong

@@ -61,7 +61,10 @@ void LongRows(const RowsArgs<X>& args, AffineArgs<X> affine_args) {
         affine_args.rstd = &now.rstd;
         const auto affine = RowOf<false, weight_varies, bias_varies>(affine_args, args.x + row * args.x_row, row);
         std::int64_t i = 0;
-        if constexpr (stream) i = lines.Begin(affine, args.n);
+        if constexpr (stream) {
+            i = lines.Begin(affine, args.n);
+            lines.Flush();
+        }
         if (row + 2 < args.rows) {
             const X* const x = args.x + (row + 2) * args.x_row;
             next = SumBlocks(args, x, [&, n = args.n] {
@@ -89,7 +92,9 @@ void WholeRows(const RowsArgs<X>& args, const AffineArgs<X>& affine) {
         }
         LongRows<stream, X, weight_varies, bias_varies>(args, affine);
     } else {
-        if (args.n < short_row) return ShortRows<stream, X, weight_varies, bias_varies>(args, affine);
+        // To memory, the even pace of the long rows gains more than their ends cost from about here on.
+        constexpr std::int64_t long_row = stream ? 384 : short_row;
+        if (args.n < long_row) return ShortRows<stream, X, weight_varies, bias_varies>(args, affine);
         LongRows<stream, X, weight_varies, bias_varies>(args, affine);
     }
 }
