@@ -19,6 +19,15 @@ bool StreamedRows(bool stream, const X* y, std::int64_t y_row, std::int64_t n) {
     return stream && (y_row == n || n >= few_lines || (reinterpret_cast<std::uintptr_t>(y) | row) % 64 == 0);
 }
 
+/// How many of the n elements at y precede the first pack that can be streamed to.
+template <class X>
+std::int64_t BeforeLine(const X* y, std::int64_t n) {
+    constexpr std::uintptr_t line = pack_size * sizeof(X);
+    const std::uintptr_t beyond = reinterpret_cast<std::uintptr_t>(y) % line;
+    const std::int64_t count = beyond == 0 ? 0 : static_cast<std::int64_t>((line - beyond) / sizeof(X));
+    return count < n ? count : n;
+}
+
 /// Elements that wait for the rest of their line. Apart from the writer, whose own state stays in registers.
 template <class X>
 struct LineBuffer {
@@ -57,23 +66,12 @@ class LineWriter {
         return n < head ? n : head;
     }
 
-    /// Writes the line if it is full; End does so at the latest.
-    [[gnu::always_inline]] void Flush() {
-        if (held_ < pack_size) return;
-        if (skip_ == 0) {
-            PackStream(line_, PackLoad(static_cast<const X*>(elements_)));
-        } else {
-            CopyElements(line_, elements_, skip_, held_);
-        }
-        held_ = skip_ = 0;
-    }
-
     /// Writes the elements from i on.
     template <class Row>
     [[gnu::always_inline]] void End(const Row& row, std::int64_t i, std::int64_t n) {
         for (; i + pack_size <= n; i += pack_size) row.template Store<true>(i);
         // Only now: a load of what two stores have just written waits for both.
-        Flush();
+        if (held_ == pack_size) Flush();
         if (i < n) {
             PackStore(elements_, row.ResultsN(i, n - i));
             held_ = n - i;
@@ -93,6 +91,15 @@ class LineWriter {
 
   private:
     static constexpr std::uintptr_t line_bytes = pack_size * sizeof(X);
+
+    [[gnu::always_inline]] void Flush() {
+        if (skip_ == 0) {
+            PackStream(line_, PackLoad(static_cast<const X*>(elements_)));
+        } else {
+            CopyElements(line_, elements_, skip_, held_);
+        }
+        held_ = skip_ = 0;
+    }
 
     X* elements_;
     X* line_ = nullptr;      // where the elements belong
