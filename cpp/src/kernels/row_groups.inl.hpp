@@ -55,16 +55,18 @@ template <class X>
 /// written after the next is summed, and the 100 cycles from its sums to its coefficients pass meanwhile.
 template <bool stream, class X, bool weight_varies, bool bias_varies>
 void ShortRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
+    // To memory at most 8 KB at a time, so that reads and writes alternate often: 257 elements in 0.8 of the time.
+    const std::int64_t fitting = 8192 / static_cast<std::int64_t>(sizeof(X)) / args.n / 4 * 4;
+    const std::int64_t group = !stream || fitting > row_group ? row_group : fitting < 4 ? 4 : fitting;
     GroupCoefficients<Compute<X>> coefficients[2];
     LineBuffer<X> buffer;
     LineWriter<X> lines(buffer, args.y_row == args.n);
     affine.stat_row = 1;
-    affine.rows = row_group < args.rows ? row_group : args.rows;
+    affine.rows = group < args.rows ? group : args.rows;
     SumGroup(args, 0, affine.rows, coefficients[0]);
     int now = 0;
     for (std::int64_t first = 0; first < args.rows; now = 1 - now) {
-        const std::int64_t next = first + affine.rows, left = args.rows - next,
-                           rows = left < row_group ? left : row_group;
+        const std::int64_t next = first + affine.rows, left = args.rows - next, rows = left < group ? left : group;
         if (rows > 0) SumGroup(args, next, rows, coefficients[1 - now]);
         affine.y = args.y + first * args.y_row;
         affine.weight = args.weight + first * args.weight_row;
