@@ -6,33 +6,34 @@
 #pragma once
 
 #include "kernel_table.hpp"
+#include "lines.inl.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
 namespace {
 
 /// Fewer than 16 results.
-template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
-[[gnu::noinline]] void StoreTail(const X* x, X* y, const Compute<X>* mean, const Compute<X>* mean_lo,
+template <class In, class X, bool stat_varies, bool weight_varies, bool bias_varies>
+[[gnu::noinline]] void StoreTail(const In* x, X* y, const Compute<X>* mean, const Compute<X>* mean_lo,
                                  const Compute<X>* rstd, const Compute<X>* weight, const Compute<X>* bias,
                                  std::int64_t count) {
     using C = Compute<X>;
-    const auto load = [&](bool varies, const C* p) { return varies ? PackLoadN(p, count, C(0)) : PackSet(*p); };
-    const Pack<C> d = (PackLoadN(x, count, C(0)) - load(stat_varies, mean)) - load(stat_varies, mean_lo);
+    const auto load = [&](bool varies, const C* p) { return varies ? PackLoadN(p, count) : PackSet(*p); };
+    const Pack<C> d = (PackLoadN(x, count) - load(stat_varies, mean)) - load(stat_varies, mean_lo);
     const Pack<C> scale = load(stat_varies, rstd) * load(weight_varies, weight);
     PackStoreN(y, count, PackMulAdd(d, scale, load(bias_varies, bias)));
 }
 
-/// Statistics, weight and bias each vary along the row or are constant on it.
-template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
+/// Statistics, weight and bias each vary along the row or are constant on it. x is stored as y is, or promoted.
+template <class In, class X, bool stat_varies, bool weight_varies, bool bias_varies>
 struct AffineRow {
     using C = Compute<X>;
-    const X* x;
+    const In* x;
     X* y;
     const C *mean, *mean_lo, *rstd, *weight, *bias;
     Pack<C> row_mean, row_mean_lo, row_rstd, row_weight, row_bias, row_scale;
 
-    [[gnu::always_inline]] AffineRow(const X* from, X* to, const C* mean_at, const C* mean_lo_at, const C* rstd_at,
+    [[gnu::always_inline]] AffineRow(const In* from, X* to, const C* mean_at, const C* mean_lo_at, const C* rstd_at,
                                      const C* weight_at, const C* bias_at)
         : x(from),
           y(to),
@@ -58,10 +59,22 @@ struct AffineRow {
         return PackMulAdd(d, scale, bias_varies ? PackLoad(bias + i) : row_bias);
     }
 
+    /// The results of fewer than 16 elements from i on.
+    [[gnu::always_inline]] Pack<C> ResultsN(std::int64_t i, std::int64_t count) const {
+        const auto load = [&](bool varies, const C* p, const Pack<C>& constant)
+                              __attribute__((always_inline)) { return varies ? PackLoadN(p + i, count) : constant; };
+        const Pack<C> d =
+            (PackLoadN(x + i, count) - load(stat_varies, mean, row_mean)) - load(stat_varies, mean_lo, row_mean_lo);
+        const Pack<C> scale = !stat_varies && !weight_varies
+                                  ? row_scale
+                                  : load(stat_varies, rstd, row_rstd) * load(weight_varies, weight, row_weight);
+        return PackMulAdd(d, scale, load(bias_varies, bias, row_bias));
+    }
+
     /// Writes fewer than 16 elements.
     [[gnu::always_inline]] void StoreN(std::int64_t i, std::int64_t count) const {
         // Not a method: the address of *this must not escape, or all of it lives in memory instead of registers.
-        StoreTail<X, stat_varies, weight_varies, bias_varies>(
+        StoreTail<In, X, stat_varies, weight_varies, bias_varies>(
             x + i, y + i, mean + (stat_varies ? i : 0), mean_lo + (stat_varies ? i : 0), rstd + (stat_varies ? i : 0),
             weight + (weight_varies ? i : 0), bias + (bias_varies ? i : 0), count);
     }
@@ -76,18 +89,12 @@ struct AffineRow {
         }
     }
 
-    /// Writes what comes before the first address that can be streamed to, and returns how many elements those are.
-    template <bool stream>
+    /// Writes what precedes the first address that can be streamed to, and returns how many elements those are.
     [[gnu::always_inline]] std::int64_t StoreHead(std::int64_t n) const {
-        if constexpr (!stream) return 0;
-        // Halves are streamed 16 bytes at a time, and NumPy's memory is a multiple of that.
-        constexpr std::uintptr_t line = sizeof(X) == 2 ? 16 : 64;
-        const std::uintptr_t beyond = reinterpret_cast<std::uintptr_t>(y) % line;
-        if (beyond == 0) return 0;
-        // The line that the row ends in is written with ordinary stores, and all later ones would wait for it.
+        const std::int64_t head = BeforeLine(y, n);
+        if (head == 0) return 0;
+        // The line that the row ends in is read first, and all later stores would wait for it.
         __builtin_prefetch(y + n, 1);
-        std::int64_t head = static_cast<std::int64_t>((line - beyond) / sizeof(X));
-        if (head > n) head = n;
         StoreN(0, head);
         return head;
     }
@@ -99,75 +106,63 @@ struct AffineRow {
         if (i == n) return;
         // The last 16 elements once more cost a tenth of a masked tail, unless x is overwritten or lines are on their
         // way past the caches.
-        if (!stream && n >= pack_size && x != y) {
+        if (!stream && n >= pack_size && static_cast<const void*>(x) != y) {
             Store<stream>(n - pack_size);
         } else {
             StoreN(i, n - i);
         }
     }
+
+    /// Writes all elements. The last 16 cost a tenth of a masked tail, though some are written twice; they are computed
+    /// before x is overwritten if y is x.
+    [[gnu::always_inline]] void StoreAll(std::int64_t n) const {
+        if (n < pack_size) return StoreN(0, n);
+        const Pack<C> last = Results(n - pack_size);
+        for (std::int64_t i = 0; i + pack_size < n; i += pack_size) Store<false>(i);
+        PackStore(y + n - pack_size, last);
+    }
 };
 
-template <bool stream, class X, bool stat_varies, bool weight_varies, bool bias_varies>
-void AffineRows(const AffineArgs<X>& args) {
+/// Row `row`, whose elements are read from x.
+template <bool stat_varies, bool weight_varies, bool bias_varies, class In, class X>
+[[gnu::always_inline]] inline auto RowOf(const AffineArgs<X>& args, const In* x, std::int64_t row) {
+    const std::int64_t stat = row * args.stat_row;
+    return AffineRow<In, X, stat_varies, weight_varies, bias_varies>(
+        x, args.y + row * args.y_row, args.mean + stat, args.mean_lo + stat, args.rstd + stat,
+        args.weight + row * args.weight_row, args.bias + row * args.bias_row);
+}
+
+/// Rows of args that lie at x. Not inlined: short rows need every register.
+template <bool stream, bool stat_varies, bool weight_varies, bool bias_varies, class In, class X>
+[[gnu::noinline]] void AffineRows(const AffineArgs<X>& operands, const In* x, std::int64_t x_row,
+                                  LineWriter<X>& writer) {
+    // Copies, which no store can change.
+    const AffineArgs<X> args = operands;
+    LineWriter<X> lines = writer;
     for (std::int64_t row = 0; row < args.rows; ++row) {
-        const std::int64_t stat = row * args.stat_row;
-        const AffineRow<X, stat_varies, weight_varies, bias_varies> affine(
-            args.x + row * args.x_row, args.y + row * args.y_row, args.mean + stat, args.mean_lo + stat,
-            args.rstd + stat, args.weight + row * args.weight_row, args.bias + row * args.bias_row);
-        affine.template StoreFrom<stream>(affine.template StoreHead<stream>(args.n), args.n);
+        const auto affine = RowOf<stat_varies, weight_varies, bias_varies>(args, x + row * x_row, row);
+        if constexpr (stream) {
+            lines.End(affine, lines.Begin(affine, args.n), args.n);
+        } else {
+            affine.StoreAll(args.n);
+        }
     }
-}
-
-/// Copies n elements past the caches.
-template <class X>
-void StreamOut(X* to, const X* from, std::int64_t n) {
-    constexpr std::int64_t line = 64 / sizeof(X);
-    std::int64_t i = 0;
-    for (; i < n && reinterpret_cast<std::uintptr_t>(to + i) % 64 != 0; ++i) to[i] = from[i];
-    for (; i + line <= n; i += line) {
-        const Pack<float> whole = PackLoad(reinterpret_cast<const float*>(from + i));
-        PackStream(reinterpret_cast<float*>(to + i), whole);
-    }
-    for (; i < n; ++i) to[i] = from[i];
-}
-
-/// Whether all rows begin and end with a line of the cache.
-template <class X>
-bool FillsLines(const AffineArgs<X>& args) {
-    const std::uintptr_t row = static_cast<std::uintptr_t>(args.y_row) * sizeof(X);
-    return (reinterpret_cast<std::uintptr_t>(args.y) | row) % 64 == 0;
+    writer = lines;
 }
 
 template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
 void Affine(const AffineArgs<X>& args) noexcept {
-    // Lines that two rows share are read and written twice; in rows this short that costs more than it saves, unless
-    // several rows are put together first.
-    constexpr std::int64_t few_lines = 256, staged = 2048;
-    if (!args.stream || (args.n < few_lines && !FillsLines(args) && args.y_row != args.n)) {
-        AffineRows<false, X, stat_varies, weight_varies, bias_varies>(args);
-    } else if (args.n >= few_lines || FillsLines(args)) {
-        AffineRows<true, X, stat_varies, weight_varies, bias_varies>(args);
-        StreamFence();
-    } else {
-        alignas(64) X buffer[staged];
-        AffineArgs<X> part = args;
-        part.y = buffer;
-        for (std::int64_t row = 0; row < args.rows; row += part.rows) {
-            part.rows = staged / args.n < args.rows - row ? staged / args.n : args.rows - row;
-            part.x = args.x + row * args.x_row;
-            part.mean = args.mean + row * args.stat_row;
-            part.mean_lo = args.mean_lo + row * args.stat_row;
-            part.rstd = args.rstd + row * args.stat_row;
-            part.weight = args.weight + row * args.weight_row;
-            part.bias = args.bias + row * args.bias_row;
-            X* y = args.y + row * args.y_row;
-            // The line that the part ends in is written with ordinary stores, and all later ones would wait for it.
-            __builtin_prefetch(y + part.rows * args.n, 1);
-            AffineRows<false, X, stat_varies, weight_varies, bias_varies>(part);
-            StreamOut(y, static_cast<const X*>(buffer), part.rows * args.n);
+    LineBuffer<X> buffer;
+    LineWriter<X> lines(buffer, args.y_row == args.n);
+    if constexpr (has_streams) {
+        if (StreamedRows(args.stream, args.y, args.y_row, args.n)) {
+            AffineRows<true, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
+            lines.Finish();
+            StreamFence();
+            return;
         }
-        StreamFence();
     }
+    AffineRows<false, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
 }
 
 /// Mean (as a pair) and rstd of every cell in the compute type.
@@ -185,14 +180,14 @@ template <class X>
 void Promote(Compute<X>* to, const X* from, std::int64_t n) noexcept {
     std::int64_t i = 0;
     for (; i + pack_size <= n; i += pack_size) PackStore(to + i, PackLoad(from + i));
-    if (i < n) PackStoreN(to + i, n - i, PackLoadN(from + i, n - i, Compute<X>(0)));
+    if (i < n) PackStoreN(to + i, n - i, PackLoadN(from + i, n - i));
 }
 
 template <class X>
 void Demote(X* to, const Compute<X>* from, std::int64_t n) noexcept {
     std::int64_t i = 0;
     for (; i + pack_size <= n; i += pack_size) PackStore(to + i, PackLoad(from + i));
-    if (i < n) PackStoreN(to + i, n - i, PackLoadN(from + i, n - i, Compute<X>(0)));
+    if (i < n) PackStoreN(to + i, n - i, PackLoadN(from + i, n - i));
 }
 
 }  // namespace

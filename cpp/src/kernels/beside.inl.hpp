@@ -14,16 +14,9 @@ namespace {
 
 /// The row that a queue is at.
 template <class X>
-[[gnu::always_inline]] inline AffineRow<X, false, false, false> RowOf(const AffineQueue<X>& queue) {
+[[gnu::always_inline]] inline auto RowAt(const AffineQueue<X>& queue) {
     const AffineArgs<X>& args = queue.args;
-    const std::int64_t row = queue.row, stat = row * args.stat_row;
-    return {args.x + row * args.x_row,
-            args.y + row * args.y_row,
-            args.mean + stat,
-            args.mean_lo + stat,
-            args.rstd + stat,
-            args.weight + row * args.weight_row,
-            args.bias + row * args.bias_row};
+    return RowOf<false, false, false>(args, args.x + queue.row * args.x_row, queue.row);
 }
 
 /// How many whole packs the row has left, after going on to the next where there are none; 0 at the end of all.
@@ -35,8 +28,8 @@ template <class X>
             if (!queue.refill(queue.from, queue.args)) return 0;
             queue.row = queue.i = 0;
         }
-        const auto affine = RowOf(queue);
-        if (queue.i == 0) queue.i = affine.template StoreHead<true>(args.n);
+        const auto affine = RowAt(queue);
+        if (queue.i == 0) queue.i = affine.StoreHead(args.n);
         const std::int64_t packs = (args.n - queue.i) / pack_size;
         if (packs > 0) return packs;
         affine.template StoreFrom<true>(queue.i, args.n);
@@ -52,7 +45,7 @@ template <class X>
         const std::int64_t room = Room(queue);
         if (room == 0) break;
         const std::int64_t part = (n / pack_size < room ? n / pack_size : room) * pack_size;
-        const auto affine = RowOf(queue);
+        const auto affine = RowAt(queue);
         std::int64_t i = queue.i;
         sums.AddRun(x, part, c, [&] {
             affine.template Store<true>(i);
@@ -68,7 +61,7 @@ template <class X>
 /// At most `most` sets, side by side.
 template <int most, class X>
 void SumRowsBeside(const MomentsArgs<X>& args, const X* x, std::int64_t cells, Cell* out, AffineQueue<X>& queue) {
-    Compute<X> shift[most];
+    Compute<X> shift[most] = {};
     RowSums sums[most];
     for (std::int64_t cell = 0; cell < cells; ++cell) shift[cell] = ShiftOfRow(args, x + cell * args.cell_stride);
     for (std::int64_t run = 0; run < args.runs; ++run) {

@@ -118,7 +118,7 @@ struct ColumnSums {
             X* const to = gathered + row * pack_size;
             const X* const from = x + row * stride;
             if (cell_stride == 1) {
-                PackStore(to, PackLoadN(from, count, Compute<X>(0)));
+                PackStore(to, PackLoadN(from, count));
             } else if (cell_stride == 2 && count == pack_size) {
                 __builtin_prefetch(next + row * stride);
                 __builtin_prefetch(next + row * stride + pack_size);

@@ -33,14 +33,21 @@ template <class X>
     return {count, sum / count / scale, 0, finite ? huge * huge : huge * huge - huge * huge};
 }
 
+/// Moments of a set, or of several side by side.
+template <class V>
+struct MomentsOf {
+    V mean, mean_lo, m2;
+};
+
 /// The moments from finite sums about c.
-inline Cell Centered(double count, double c, double s1, double s2) {
-    const double shift = s1 / count;
-    const double m2 = s2 - s1 * shift;
+template <class V>
+inline MomentsOf<V> Centered(V count, V c, V s1, V s2) {
+    const V shift = s1 / count;
+    const V m2 = s2 - s1 * shift;
     // Knuth's exact sum: mean + mean_lo == c + shift.
-    const double mean = c + shift;
-    const double c_part = mean - shift;
-    return {count, mean, (c - c_part) + (shift - (mean - c_part)), m2 > 0 ? m2 : 0};
+    const V mean = c + shift;
+    const V c_part = mean - shift;
+    return {mean, (c - c_part) + (shift - (mean - c_part)), PositivePart(m2)};
 }
 
 template <class X>
@@ -48,7 +55,8 @@ Cell Finish(const MomentsArgs<X>& args, const X* x, double c, double s1, double 
     const double count = static_cast<double>(args.runs) * static_cast<double>(args.n);
     if (!args.center) return {count, 0, 0, s2};
     if (!IsFinite(s1) || !IsFinite(s2)) return FinishNotFinite(args, x, count);
-    return Centered(count, c, s1, s2);
+    const MomentsOf<double> moments = Centered(count, c, s1, s2);
+    return {count, moments.mean, moments.mean_lo, moments.m2};
 }
 
 /// Finish for many sets of `count` elements, which compilers vectorize: 16 divisions in the time of four. False where a
@@ -57,7 +65,8 @@ inline bool FinishAll(double count, bool center, std::int64_t sets, const double
                       Cell* out) {
     double not_finite = 0;
     for (std::int64_t i = 0; i < sets; ++i) {
-        out[i] = Centered(count, c[i], s1[i], s2[i]);
+        const MomentsOf<double> moments = Centered(count, c[i], s1[i], s2[i]);
+        out[i] = {count, moments.mean, moments.mean_lo, moments.m2};
         not_finite += (s1[i] - s1[i]) + (s2[i] - s2[i]);
     }
     return center && not_finite == 0;
@@ -85,13 +94,19 @@ C Shift(C first, double deviations) {
     return IsFinite(static_cast<double>(shift)) ? shift : first;
 }
 
+/// The shift of a row that begins with 16 elements.
+template <class X>
+[[gnu::always_inline]] inline Compute<X> ShiftOfPack(const X* x, Compute<X> first) {
+    return Shift(first, PackReduceSum(PackLoadPromote(x) - PackSet(static_cast<double>(first))));
+}
+
 template <class X>
 Compute<X> ShiftOfRow(const MomentsArgs<X>& args, const X* x) {
     if (!args.center) return 0;
     const Compute<X> first = Load(x);
     if (!IsLong(args)) return first;
+    if (args.n >= pack_size) return ShiftOfPack(x, first);
     const double about = static_cast<double>(first);
-    if (args.n >= pack_size) return Shift(first, PackReduceSum(PackLoadPromote(x) - PackSet(about)));
     double deviations = 0;
     for (int i = 1; i < pack_size; ++i) deviations += static_cast<double>(Load(Element(args, x, i))) - about;
     return Shift(first, deviations);
@@ -102,42 +117,62 @@ struct Nothing {
     void operator()() const {}
 };
 
-/// The sums of a row: lane i of 16 has the elements i, i + 16, ... of every run. 32 packs are summed on their own
-/// before they join the rest, so that no element takes part in more than 45 roundings, however regular the data.
-class RowSums {
-  public:
-    /// A run of `n` elements about c. `beside` is done once for every pack of 16, while the next are on their way.
+/// The sums of one group of packs: lane i of 16 has the elements i, i + 16, ...
+struct LaneSums {
+    Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
+
+    /// Whole packs about c. `beside` is done once for every one, while the next are on their way.
     template <class X, class Beside = Nothing>
-    [[gnu::always_inline]] void AddRun(const X* x, std::int64_t n, Compute<X> c, const Beside& beside = {}) {
+    [[gnu::always_inline]] void AddPacks(const X* x, std::int64_t packs, Compute<X> c, const Beside& beside = {}) {
         // 8 KB ahead: far enough to cover DRAM latency at 10 bytes a cycle, near enough to stay in L1.
         constexpr std::int64_t prefetch = 8192 / static_cast<std::int64_t>(sizeof(X));
         const Pack<double> shift = PackSet(static_cast<double>(c));
+        Pack<double> sum = s1, squares = s2;
+        for (std::int64_t i = 0; i < packs; ++i, x += pack_size) {
+            __builtin_prefetch(x + prefetch);
+            if constexpr (sizeof(X) == 8) __builtin_prefetch(x + prefetch + 8);  // a pack is two lines
+            const Pack<double> d = PackLoadPromote(x) - shift;
+            sum = PackAccumulate(sum, d);
+            squares = PackMulAdd(d, d, squares);
+            beside();
+        }
+        s1 = sum;
+        s2 = squares;
+    }
+
+    /// Fewer than 16 elements; missing lanes are filled with c and add exactly 0.
+    template <class X>
+    [[gnu::always_inline]] void AddTail(const X* x, std::int64_t n, Compute<X> c) {
+        const Pack<double> d = PackLoadPromoteN(x, n, c) - PackSet(static_cast<double>(c));
+        s1 = PackAccumulate(s1, d);
+        s2 = PackMulAdd(d, d, s2);
+    }
+};
+
+/// The sums of a row of any length and any number of runs. 32 packs are summed on their own before they join the rest,
+/// so that no element takes part in more than 45 roundings, however regular the data.
+class RowSums {
+  public:
+    /// A run of `n` elements about c.
+    template <class X, class Beside = Nothing>
+    [[gnu::always_inline]] void AddRun(const X* x, std::int64_t n, Compute<X> c, const Beside& beside = {}) {
         while (n >= pack_size) {
             const std::int64_t packs = n / pack_size < room_ ? n / pack_size : room_;
-            Pack<double> s1 = s1_, s2 = s2_;
-            for (std::int64_t i = 0; i < packs; ++i, x += pack_size) {
-                __builtin_prefetch(x + prefetch);
-                if constexpr (sizeof(X) == 8) __builtin_prefetch(x + prefetch + 8);  // a pack is two lines
-                const Pack<double> d = PackLoadPromote(x) - shift;
-                s1 = PackAccumulate(s1, d);
-                s2 = PackMulAdd(d, d, s2);
-                beside();
-            }
-            s1_ = s1;
-            s2_ = s2;
+            LaneSums sums = sums_;
+            sums.AddPacks(x, packs, c, beside);
+            sums_ = sums;
+            x += packs * pack_size;
             n -= packs * pack_size;
             Fill(packs);
         }
-        if (n > 0) {  // missing lanes are filled with c and add exactly 0
-            const Pack<double> d = PackLoadPromoteN(x, n, c) - shift;
-            s1_ = s1_ + d;
-            s2_ = PackMulAdd(d, d, s2_);
+        if (n > 0) {
+            sums_.AddTail(x, n, c);
             Fill(1);
         }
     }
 
-    Pack<double> Sum() const { return total1_ + s1_; }
-    Pack<double> SumOfSquares() const { return total2_ + s2_; }
+    Pack<double> Sum() const { return total1_ + sums_.s1; }
+    Pack<double> SumOfSquares() const { return total2_ + sums_.s2; }
 
   private:
     static constexpr std::int64_t group = 32;
@@ -145,13 +180,14 @@ class RowSums {
     void Fill(std::int64_t packs) {
         room_ -= packs;
         if (room_ > 0) return;
-        total1_ = total1_ + s1_;
-        total2_ = total2_ + s2_;
-        s1_ = s2_ = PackSet(0.0);
+        total1_ = total1_ + sums_.s1;
+        total2_ = total2_ + sums_.s2;
+        sums_ = {};
         room_ = group;
     }
 
-    Pack<double> s1_ = PackSet(0.0), s2_ = PackSet(0.0), total1_ = PackSet(0.0), total2_ = PackSet(0.0);
+    LaneSums sums_;
+    Pack<double> total1_ = PackSet(0.0), total2_ = PackSet(0.0);
     std::int64_t room_ = group;
 };
 
@@ -164,28 +200,51 @@ template <class X, class Beside = Nothing>
     return Finish(args, x, static_cast<double>(shift), PackReduceSum(sums.Sum()), PackReduceSum(sums.SumOfSquares()));
 }
 
-/// Several short rows: their sums are finished together.
+/// A row below `short_row` elements is one group of packs, and up to 16 such rows are finished together.
 constexpr std::int64_t row_group = 16, short_row = 512;
+
+/// The sums of up to 16 short rows. What lies beyond the rows is finite.
+template <class X>
+struct GroupSums {
+    alignas(64) double s1[row_group] = {}, s2[row_group] = {};
+    Compute<X> shift[row_group] = {};
+};
+
+/// Not inlined: short rows need every register.
+template <class X>
+[[gnu::noinline]] void SumRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, GroupSums<X>& out) {
+    // Shifts come first for all rows: 50 cycles pass from 16 elements to the shift of their row.
+    const bool is_long = IsLong(args);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const X* const p = x + row * args.cell_stride;
+        const Compute<X> first = args.center ? Load(p) : Compute<X>(0);
+        out.shift[row] = is_long ? ShiftOfPack(p, first) : first;
+    }
+    const std::int64_t packs = args.n / pack_size, rest = args.n % pack_size;
+    for (std::int64_t row = 0; row < rows; ++row, x += args.cell_stride) {
+        LaneSums sums;
+        sums.AddPacks(x, packs, out.shift[row]);
+        if (rest != 0) sums.AddTail(x + packs * pack_size, rest, out.shift[row]);
+        out.s1[row] = PackReduceSum(sums.s1);
+        out.s2[row] = PackReduceSum(sums.s2);
+    }
+}
+
+template <class X>
+void FinishRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, const GroupSums<X>& sums, Cell* out) {
+    double c[row_group];
+    for (std::int64_t row = 0; row < rows; ++row) c[row] = static_cast<double>(sums.shift[row]);
+    if (FinishAll(static_cast<double>(args.n), args.center, rows, c, sums.s1, sums.s2, out)) return;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        out[row] = Finish(args, x + row * args.cell_stride, c[row], sums.s1[row], sums.s2[row]);
+    }
+}
 
 template <class X>
 void SumShortRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, Cell* out) {
-    double c[row_group], quarter1[row_group][4], quarter2[row_group][4], s1[row_group], s2[row_group];
-    for (std::int64_t row = 0; row < rows; ++row) {
-        const X* p = x + row * args.cell_stride;
-        const Compute<X> shift = ShiftOfRow(args, p);
-        c[row] = static_cast<double>(shift);
-        RowSums sums;
-        sums.AddRun(p, args.n, shift);
-        PackReduceToQuarter(sums.Sum(), quarter1[row]);
-        PackReduceToQuarter(sums.SumOfSquares(), quarter2[row]);
-    }
-    for (std::int64_t row = 0; row < rows; ++row) {
-        s1[row] = (quarter1[row][0] + quarter1[row][2]) + (quarter1[row][1] + quarter1[row][3]);
-        s2[row] = (quarter2[row][0] + quarter2[row][2]) + (quarter2[row][1] + quarter2[row][3]);
-    }
-    if (FinishAll(static_cast<double>(args.n), args.center, rows, c, s1, s2, out)) return;
-    for (std::int64_t row = 0; row < rows; ++row)
-        out[row] = Finish(args, x + row * args.cell_stride, c[row], s1[row], s2[row]);
+    GroupSums<X> sums;
+    SumRows(args, x, rows, sums);
+    FinishRows(args, x, rows, sums, out);
 }
 
 /// Runs that lie side by side for neighbouring sets are walked in the order of memory, sets inside of runs.

@@ -7,8 +7,11 @@
 
 #include "affine.inl.hpp"
 #include "kernel_table.hpp"
+#include "lines.inl.hpp"
 #include "moments.inl.hpp"
+#include "row_groups.inl.hpp"
 #include "simd.hpp"
+#include "staged_rows.inl.hpp"
 #include "tiny_rows.inl.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -33,101 +36,96 @@ template <class X, class Beside = Nothing>
     return row;
 }
 
+/// Row r is written while row r + 2 is read, and the 150 cycles from the sums of row r + 1 to its coefficients pass
+/// meanwhile.
 template <bool stream, class X, bool weight_varies, bool bias_varies>
-class RowsPass {
-  public:
-    explicit RowsPass(const RowsArgs<X>& args) : args_(args) {}
-
-    void Run() const {
-        // In a short row the ends take as long as the middle: finish the sums of several rows first.
-        if (args_.n < (stream ? long_block : short_row)) {
-            for (std::int64_t row = 0; row < args_.rows; row += row_group) RunGroup(row);
-            return;
-        }
-        // Row r is written while row r + 2 is read, and the 150 cycles from the sums of row r + 1 to its coefficients
-        // pass meanwhile.
-        Scalars now = Finished(0, SumBlocks(args_, args_.x));
-        Cell next = args_.rows > 1 ? SumBlocks(args_, args_.x + args_.x_row) : Cell{};
-        for (std::int64_t row = 0; row < args_.rows; ++row) {
-            const Scalars later = row + 1 < args_.rows ? Finished(row + 1, next) : now;
-            const Row affine = AffineOf(row, &now.mean, &now.mean_lo, &now.rstd);
-            std::int64_t i = affine.template StoreHead<stream>(args_.n);
-            if (row + 2 < args_.rows) {
-                next = SumBlocks(args_, args_.x + (row + 2) * args_.x_row, [&, n = args_.n] {
-                    if (i + pack_size > n) return;
-                    affine.template Store<stream>(i);
-                    i += pack_size;
-                });
-            }
-            affine.template StoreFrom<stream>(i, args_.n);
-            now = later;
-        }
-    }
-
-  private:
+void LongRows(const RowsArgs<X>& args, AffineArgs<X> affine_args) {
     using C = Compute<X>;
-    using Row = AffineRow<X, false, weight_varies, bias_varies>;
     struct Scalars {
         C mean, mean_lo, rstd;
     };
-
-    [[gnu::always_inline]] Scalars Finished(std::int64_t row, const Cell& cell) const {
-        if (args_.out != nullptr) args_.out[row] = cell;
+    const auto finished = [&](std::int64_t row, const Cell& cell) __attribute__((always_inline)) {
+        if (args.out != nullptr) args.out[row] = cell;
         Scalars result;
-        Coefficients<C>(&cell, 1, args_.eps, &result.mean, &result.mean_lo, &result.rstd);
+        Coefficients(&cell, 1, args.eps, &result.mean, &result.mean_lo, &result.rstd);
         return result;
-    }
-
-    [[gnu::always_inline]] Row AffineOf(std::int64_t row, const C* mean, const C* mean_lo, const C* rstd) const {
-        return Row(args_.x + row * args_.x_row, args_.y + row * args_.y_row, mean, mean_lo, rstd,
-                   args_.weight + row * args_.weight_row, args_.bias + row * args_.bias_row);
-    }
-
-    void RunGroup(std::int64_t first) const {
-        const std::int64_t rows = args_.rows - first < row_group ? args_.rows - first : row_group;
-        Cell own[row_group];
-        Cell* const cells = args_.out != nullptr ? args_.out + first : own;
-        const X* x = args_.x + first * args_.x_row;
-        const MomentsArgs<X> sums{x, rows, args_.x_row, 1, 0, args_.n, 1, args_.center, cells};
-        C mean[row_group] = {}, mean_lo[row_group] = {}, rstd[row_group] = {};
-        const AffineArgs<X> affine{rows,
-                                   args_.n,
-                                   x,
-                                   args_.y + first * args_.y_row,
-                                   mean,
-                                   mean_lo,
-                                   rstd,
-                                   args_.weight + first * args_.weight_row,
-                                   args_.bias + first * args_.bias_row,
-                                   args_.x_row,
-                                   args_.y_row,
-                                   1,
-                                   args_.weight_row,
-                                   args_.bias_row,
-                                   stream};
-        if (args_.n < pack_size) {
-            const TinyRows<X> tiny(x, args_.x_row, rows, args_.n);
-            tiny.Sum(sums, x, cells);
-            Coefficients<C>(cells, rows, args_.eps, mean, mean_lo, rstd);
-            tiny.template Write<weight_varies, bias_varies>(affine);
-        } else {
-            MomentsRow<X>(sums);
-            Coefficients<C>(cells, rows, args_.eps, mean, mean_lo, rstd);
-            Affine<X, false, weight_varies, bias_varies>(affine);
+    };
+    Scalars now = finished(0, SumBlocks(args, args.x));
+    Cell next = args.rows > 1 ? SumBlocks(args, args.x + args.x_row) : Cell{};
+    for (std::int64_t row = 0; row < args.rows; ++row) {
+        const Scalars later = row + 1 < args.rows ? finished(row + 1, next) : now;
+        affine_args.mean = &now.mean;
+        affine_args.mean_lo = &now.mean_lo;
+        affine_args.rstd = &now.rstd;
+        const auto affine = RowOf<false, weight_varies, bias_varies>(affine_args, args.x + row * args.x_row, row);
+        // Ends with ordinary stores: in rows this long, lines put together with the neighbours' gain nothing.
+        std::int64_t i = stream ? affine.StoreHead(args.n) : 0;
+        if (row + 2 < args.rows) {
+            const X* const x = args.x + (row + 2) * args.x_row;
+            next = SumBlocks(args, x, [&, n = args.n] {
+                if (i + pack_size > n) return;
+                affine.template Store<stream>(i);
+                i += pack_size;
+            });
         }
+        affine.template StoreFrom<stream>(i, args.n);
+        now = later;
     }
+}
 
-    const RowsArgs<X>& args_;
-};
+template <bool stream, class X, bool weight_varies, bool bias_varies>
+void WholeRows(const RowsArgs<X>& args, const AffineArgs<X>& affine) {
+    if constexpr (is_half<X>) {
+        if (args.n <= longest_staged && args.n <= args.block) {
+            return StagedRows<stream, X, weight_varies, bias_varies>(args, affine);
+        }
+        LongRows<stream, X, weight_varies, bias_varies>(args, affine);
+    } else {
+        // To memory, the even pace of the long rows gains more than their ends cost from about here on.
+        constexpr std::int64_t long_row = stream ? 384 : short_row;
+        if (args.n < long_row) return ShortRows<stream, X, weight_varies, bias_varies>(args, affine);
+        LongRows<stream, X, weight_varies, bias_varies>(args, affine);
+    }
+}
+
+/// Rows of fewer than 16 elements.
+template <class X, bool weight_varies, bool bias_varies>
+void TinyRowsOf(const RowsArgs<X>& args, AffineArgs<X> affine) {
+    using C = Compute<X>;
+    Cell own[row_group];
+    C mean[row_group] = {}, mean_lo[row_group] = {}, rstd[row_group] = {};
+    affine.mean = mean;
+    affine.mean_lo = mean_lo;
+    affine.rstd = rstd;
+    for (std::int64_t first = 0; first < args.rows; first += row_group) {
+        affine.rows = args.rows - first < row_group ? args.rows - first : row_group;
+        affine.x = args.x + first * args.x_row;
+        affine.y = args.y + first * args.y_row;
+        affine.weight = args.weight + first * args.weight_row;
+        affine.bias = args.bias + first * args.bias_row;
+        Cell* const cells = args.out != nullptr ? args.out + first : own;
+        const MomentsArgs<X> sets{affine.x, affine.rows, args.x_row, 1, 0, args.n, 1, args.center, cells};
+        const TinyRows<X> tiny(affine.x, args.x_row, affine.rows, args.n);
+        tiny.Sum(sets, affine.x, cells);
+        Coefficients(cells, affine.rows, args.eps, mean, mean_lo, rstd);
+        tiny.template Write<weight_varies, bias_varies>(affine);
+    }
+}
 
 template <class X, bool weight_varies, bool bias_varies>
 void NormalizeRows(const RowsArgs<X>& args) noexcept {
-    if (args.stream) {
-        RowsPass<true, X, weight_varies, bias_varies>(args).Run();
-        StreamFence();
-    } else {
-        RowsPass<false, X, weight_varies, bias_varies>(args).Run();
+    const AffineArgs<X> affine{args.rows,  args.n,  args.x,          args.y,        nullptr,
+                               nullptr,    nullptr, args.weight,     args.bias,     args.x_row,
+                               args.y_row, 0,       args.weight_row, args.bias_row, args.stream};
+    if (args.n < pack_size) return TinyRowsOf<X, weight_varies, bias_varies>(args, affine);
+    if constexpr (has_streams) {
+        if (StreamedRows(args.stream, args.y, args.y_row, args.n)) {
+            WholeRows<true, X, weight_varies, bias_varies>(args, affine);
+            StreamFence();
+            return;
+        }
     }
+    WholeRows<false, X, weight_varies, bias_varies>(args, affine);
 }
 
 }  // namespace

@@ -62,12 +62,10 @@ template <class X>
 inline Pack<Compute<X>> PackLoad(const X* p) {
     using P = Pack<Compute<X>>;
     P result;
-    ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) {
-        if constexpr (is_half<X>) {
-            result.piece[i] = LoadHalf(p + i * P::lanes);
-        } else {
-            result.piece[i] = LoadU(p + i * P::lanes);
-        }
+    if constexpr (is_half<X>) {
+        LoadHalves(p, result.piece);
+    } else {
+        ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) result.piece[i] = LoadU(p + i * P::lanes);
     }
     return result;
 }
@@ -75,50 +73,65 @@ inline Pack<Compute<X>> PackLoad(const X* p) {
 template <class X>
 inline void PackStore(X* p, const Pack<Compute<X>>& v) {
     using P = Pack<Compute<X>>;
-    ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) {
-        if constexpr (is_half<X>) {
-            StoreHalf(p + i * P::lanes, v.piece[i]);
-        } else {
-            StoreU(p + i * P::lanes, v.piece[i]);
-        }
+    if constexpr (is_half<X>) {
+        StoreHalves(p, v.piece);
+    } else {
+        ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) StoreU(p + i * P::lanes, v.piece[i]);
     }
 }
 
-/// PackStore past the caches; p is a multiple of 64 bytes, or of 16 for halves.
+/// PackStore past the caches; p is a multiple of the size of 16 elements.
 template <class X>
 inline void PackStream(X* p, const Pack<Compute<X>>& v) {
     using P = Pack<Compute<X>>;
-    ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) {
-        if constexpr (is_half<X>) {
-            StreamHalf(p + i * P::lanes, v.piece[i]);
-        } else {
-            Stream(p + i * P::lanes, v.piece[i]);
-        }
+    if constexpr (is_half<X>) {
+        StreamHalves(p, v.piece);
+    } else {
+        ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) Stream(p + i * P::lanes, v.piece[i]);
     }
+}
+
+/// Copies fewer than 16 halves, of which there are eight, four, two and one.
+template <class Half>
+inline void CopyHalves(Half* to, const Half* from, std::int64_t count) {
+    std::int64_t i = 0;
+    if ((count & 8) != 0) {
+        __builtin_memcpy(to, from, 16);
+        i = 8;
+    }
+    if ((count & 4) != 0) {
+        __builtin_memcpy(to + i, from + i, 8);
+        i += 4;
+    }
+    if ((count & 2) != 0) {
+        __builtin_memcpy(to + i, from + i, 4);
+        i += 2;
+    }
+    if ((count & 1) != 0) to[i] = from[i];
 }
 
 /// Promotes `count` elements into 16 lanes; the others hold `fill`.
 template <class Half>
 [[gnu::noinline]] void HalfLanes(const Half* p, std::int64_t count, float fill, float* lanes) {
     Half buffer[pack_size] = {};
-    for (std::int64_t i = 0; i < count; ++i) buffer[i] = p[i];
+    CopyHalves(static_cast<Half*>(buffer), p, count);
     PackStore(lanes, PackLoad(static_cast<const Half*>(buffer)));
     for (std::int64_t i = count; i < pack_size; ++i) lanes[i] = fill;
 }
 
-/// The first `count` elements; the other lanes hold `fill`.
+/// The first `count` elements; the other lanes hold 0.
 template <class X>
-inline Pack<Compute<X>> PackLoadN(const X* p, std::int64_t count, Compute<X> fill) {
+inline Pack<Compute<X>> PackLoadN(const X* p, std::int64_t count) {
     using P = Pack<Compute<X>>;
     if constexpr (is_half<X>) {
         float lanes[pack_size];
-        HalfLanes(p, count, fill, lanes);
+        HalfLanes(p, count, 0.0F, lanes);
         return PackLoad(static_cast<const float*>(lanes));
     } else {
         P result;
         ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) {
             const int first = i * P::lanes;
-            result.piece[i] = LoadN(p + first, count - first, fill);
+            result.piece[i] = LoadN(p + first, count - first);
         }
         return result;
     }
@@ -130,7 +143,7 @@ inline void PackStoreN(X* p, std::int64_t count, const Pack<Compute<X>>& v) {
     if constexpr (is_half<X>) {
         X buffer[pack_size];
         PackStore(static_cast<X*>(buffer), v);
-        for (std::int64_t i = 0; i < count; ++i) p[i] = buffer[i];
+        CopyHalves(p, static_cast<const X*>(buffer), count);
     } else {
         ANYNORM_UNROLL for (int i = 0; i < P::pieces; ++i) {
             const int first = i * P::lanes;
@@ -142,17 +155,21 @@ inline void PackStoreN(X* p, std::int64_t count, const Pack<Compute<X>>& v) {
 // ---- float64 packs -----------------------------------------------------------------------------------------------
 
 inline D LoadPromote(const double* p) { return LoadU(p); }
-inline D LoadPromoteN(const double* p, std::int64_t count, double fill) { return LoadN(p, count, fill); }
 
 template <class X>
 inline Pack<double> PackLoadPromote(const X* p) {
     Pack<double> result;
-    ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
-        result.piece[i] = LoadPromote(p + i * Pack<double>::lanes);
+    if constexpr (is_half<X>) {
+        PromoteHalves(p, result.piece);
+    } else {
+        ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
+            result.piece[i] = LoadPromote(p + i * Pack<double>::lanes);
+        }
     }
     return result;
 }
 
+/// The first `count` elements; the other lanes hold `fill`.
 template <class X>
 inline Pack<double> PackLoadPromoteN(const X* p, std::int64_t count, Compute<X> fill) {
     if constexpr (is_half<X>) {
@@ -186,22 +203,6 @@ inline Pack<double> PackAccumulate(const Pack<double>& sum, const Pack<double>& 
         result.piece[i] = Accumulate(sum.piece[i], v.piece[i]);
     }
     return result;
-}
-
-/// The first half of PackReduceSum: 16 lanes become 4, which are written to `lanes`.
-inline void PackReduceToQuarter(Pack<double> v, double* lanes) {
-    if constexpr (Pack<double>::pieces == 2) {
-        double both[8];
-        StoreU(both, v.piece[0] + v.piece[1]);
-        ANYNORM_UNROLL for (int i = 0; i < 4; ++i) lanes[i] = both[i] + both[i + 4];
-    } else {
-        ANYNORM_UNROLL for (int width = Pack<double>::pieces / 2; width >= 4 / Pack<double>::lanes; width /= 2) {
-            ANYNORM_UNROLL for (int i = 0; i < width; ++i) v.piece[i] = v.piece[i] + v.piece[i + width];
-        }
-        ANYNORM_UNROLL for (int i = 0; i < 4 / Pack<double>::lanes; ++i) {
-            StoreU(lanes + i * Pack<double>::lanes, v.piece[i]);
-        }
-    }
 }
 
 /// The sum of the 16 lanes as the tree ((l[i] + l[i+8]) + (l[i+4] + l[i+12])) + ..., which any width can form.
@@ -254,6 +255,9 @@ inline Compute<X> Load(const X* p) {
         return *p;
     }
 }
+
+/// v where it is above 0, else 0.
+inline double PositivePart(double v) { return v > 0 ? v : 0; }
 
 inline bool IsFinite(double value) { return value - value == 0; }
 

@@ -40,17 +40,20 @@ inline D LoadU(const double* p) {
     __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
-inline F LoadN(const float* p, std::int64_t count, float fill) {
-    F v = Set(fill);
+inline F LoadN(const float* p, std::int64_t count) {
+    F v = Set(0.0F);
     for (int i = 0; i < 4 && i < count; ++i) v[i] = p[i];
     return v;
 }
-inline D LoadN(const double* p, std::int64_t count, double fill) {
-    D v = Set(fill);
+inline D LoadN(const double* p, std::int64_t count) {
+    D v = Set(0.0);
     for (int i = 0; i < 2 && i < count; ++i) v[i] = p[i];
     return v;
 }
 inline D LoadPromote(const float* p) { return D{static_cast<double>(p[0]), static_cast<double>(p[1])}; }
+inline D LoadPromoteN(const double* p, std::int64_t count, double fill) {
+    return D{count > 0 ? p[0] : fill, count > 1 ? p[1] : fill};
+}
 inline D LoadPromoteN(const float* p, std::int64_t count, float fill) {
     return D{static_cast<double>(count > 0 ? p[0] : fill), static_cast<double>(count > 1 ? p[1] : fill)};
 }
@@ -69,7 +72,17 @@ inline double ReduceSum(D v) { return v[0] + v[1]; }
 /// sum + v.
 inline D Accumulate(D sum, D v) { return sum + v; }
 
+/// v where it is above 0, else 0.
+inline D PositivePart(D v) { return D{v[0] > 0 ? v[0] : 0, v[1] > 0 ? v[1] : 0}; }
+inline D Sqrt(D v) { return D{__builtin_sqrt(v[0]), __builtin_sqrt(v[1])}; }
+inline void StoreDemoted(float* p, D v) {
+    p[0] = static_cast<float>(v[0]);
+    p[1] = static_cast<float>(v[1]);
+}
+inline void StoreDemoted(double* p, D v) { StoreU(p, v); }
+
 // Neither the baseline nor NEON has a store past the caches that compilers offer.
+constexpr bool has_streams = false;
 inline void Stream(float* p, F v) { StoreU(p, v); }
 inline void Stream(double* p, D v) { StoreU(p, v); }
 inline void StreamFence() {}
@@ -102,9 +115,23 @@ inline D LoadPromote(const F16* p) { return D{static_cast<double>(ToFloat(p[0]))
 inline D LoadPromote(const BF16* p) {
     return D{static_cast<double>(ToFloat(p[0])), static_cast<double>(ToFloat(p[1]))};
 }
+
+// 16 halves at a time.
 template <class Half>
-inline void StreamHalf(Half* p, F v) {
-    StoreHalf(p, v);
+inline void LoadHalves(const Half* p, F* to) {
+    for (int i = 0; i < 4; ++i) to[i] = LoadHalf(p + 4 * i);
+}
+template <class Half>
+inline void PromoteHalves(const Half* p, D* to) {
+    for (int i = 0; i < 8; ++i) to[i] = LoadPromote(p + 2 * i);
+}
+template <class Half>
+inline void StoreHalves(Half* p, const F* from) {
+    for (int i = 0; i < 4; ++i) StoreHalf(p + 4 * i, from[i]);
+}
+template <class Half>
+inline void StreamHalves(Half* p, const F* from) {
+    StoreHalves(p, from);
 }
 
 }  // namespace

@@ -27,15 +27,14 @@ inline F Set(float value) { return _mm512_set1_ps(value); }
 inline D Set(double value) { return _mm512_set1_pd(value); }
 inline F LoadU(const float* p) { return _mm512_loadu_ps(p); }
 inline D LoadU(const double* p) { return _mm512_loadu_pd(p); }
-inline F LoadN(const float* p, std::int64_t count, float fill) {
-    return _mm512_mask_loadu_ps(Set(fill), MaskF(count), p);
-}
-inline D LoadN(const double* p, std::int64_t count, double fill) {
-    return _mm512_mask_loadu_pd(Set(fill), MaskD(count), p);
-}
+inline F LoadN(const float* p, std::int64_t count) { return _mm512_maskz_loadu_ps(MaskF(count), p); }
+inline D LoadN(const double* p, std::int64_t count) { return _mm512_maskz_loadu_pd(MaskD(count), p); }
 // The maskz forms with all lanes on are the plain instructions; GCC 12 warns that its plain forms read an
 // uninitialized variable.
 inline D LoadPromote(const float* p) { return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p)); }
+inline D LoadPromoteN(const double* p, std::int64_t count, double fill) {
+    return _mm512_mask_loadu_pd(Set(fill), MaskD(count), p);
+}
 inline D LoadPromoteN(const float* p, std::int64_t count, float fill) {
     return _mm512_maskz_cvtps_pd(0xff, _mm256_mask_loadu_ps(_mm256_set1_ps(fill), MaskD(count), p));
 }
@@ -55,9 +54,17 @@ inline double ReduceSum(D v) {
     return _mm_cvtsd_f64(quarter) + _mm_cvtsd_f64(_mm_unpackhi_pd(quarter, quarter));
 }
 
+/// v where it is above 0, else 0.
+inline D PositivePart(D v) { return _mm512_maskz_max_pd(0xff, v, Set(0.0)); }
+inline D Sqrt(D v) { return _mm512_maskz_sqrt_pd(0xff, v); }
+inline void StoreDemoted(float* p, D v) { _mm256_storeu_ps(p, _mm512_maskz_cvtpd_ps(0xff, v)); }
+inline void StoreDemoted(double* p, D v) { StoreU(p, v); }
+
 /// sum + v.
 inline D Accumulate(D sum, D v) { return sum + v; }
 
+/// Whether Stream is anything but a store.
+constexpr bool has_streams = true;
 inline void Stream(float* p, F v) { _mm512_stream_ps(p, v); }
 inline void Stream(double* p, D v) { _mm512_stream_pd(p, v); }
 inline void StreamFence() { _mm_sfence(); }
@@ -90,15 +97,24 @@ inline __m256i RoundTo(const BF16*, F v) {
     sum = _mm512_mask_or_epi32(sum, nan, bits, _mm512_set1_epi32(0x400000));
     return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, sum, 16));
 }
+
+// 16 halves at a time.
 template <class Half>
-inline void StoreHalf(Half* p, F v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, v));
+inline void LoadHalves(const Half* p, F* to) {
+    *to = LoadHalf(p);
 }
 template <class Half>
-inline void StreamHalf(Half* p, F v) {
-    const __m256i rounded = RoundTo(p, v);
-    _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(rounded));
-    _mm_stream_si128(reinterpret_cast<__m128i*>(p) + 1, _mm256_extracti128_si256(rounded, 1));
+inline void PromoteHalves(const Half* p, D* to) {
+    to[0] = LoadPromote(p);
+    to[1] = LoadPromote(p + 8);
+}
+template <class Half>
+inline void StoreHalves(Half* p, const F* from) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, *from));
+}
+template <class Half>
+inline void StreamHalves(Half* p, const F* from) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, *from));
 }
 
 }  // namespace
