@@ -62,6 +62,7 @@ struct Operands {
     Buffer rstd{stored<C>(), largest.n * sizeof(C)};
     Buffer weight{stored<C>(), largest.n * sizeof(C)}, bias{stored<C>(), largest.n * sizeof(C)};
     std::vector<Cell> cells = std::vector<Cell>(largest.n, {4096, 3, 0, 4 * 4096});
+    std::vector<double> sums = std::vector<double>(2 * largest.n);
     std::vector<Cell> others = std::vector<Cell>(cell_count, {4096, 4, 0, 4 * 4096});
 
     static X* elements_of(const Buffer& buffer) { return static_cast<X*>(buffer.data()); }
@@ -87,8 +88,16 @@ class Registry {
             add_affine("affine_statistics", size, true, false);
             add_rows("normalize_rows", size, false);
             add_rows("normalize_rows_weight_bias", size, true);
+            add_moments_beside("moments_row_beside", size);
+            add_gradient_sums("gradient_sums_row", kernels_.gradient_sums_row, size, false);
+            add_gradient_input("gradient_input", size, false);
+            add_gradient_input("gradient_input_statistics", size, true);
         }
-        for (const Size& size : column_sizes) add_moments("moments_column", kernels_.moments_column, size, true);
+        for (const Size& size : column_sizes) {
+            add_moments("moments_column", kernels_.moments_column, size, true);
+            add_columns_beside("moments_column_beside", size);
+            add_gradient_sums("gradient_sums_column", kernels_.gradient_sums_column, size, true);
+        }
         add_cells();
         add_conversions();
     }
@@ -108,8 +117,7 @@ class Registry {
         benchmark::RegisterBenchmark(("kernel/" + kernel + suffix_ + size).c_str(), run);
     }
 
-    void add_moments(const char* name, void (*kernel)(const MomentsArgs<X>&) noexcept, const Size& size,
-                     bool columns) const {
+    MomentsArgs<X> moments_args(const Size& size, bool columns) const {
         MomentsArgs<X> args{};
         args.x = Operands<X>::elements_of(operands_->x);
         args.cells = columns ? size.n : size.rows;
@@ -119,12 +127,64 @@ class Registry {
         args.stride = columns ? size.n : 1;
         args.center = true;
         args.out = operands_->cells.data();
+        return args;
+    }
+
+    void add_moments(const char* name, void (*kernel)(const MomentsArgs<X>&) noexcept, const Size& size,
+                     bool columns) const {
+        const MomentsArgs<X> args = moments_args(size, columns);
         add(name, size.name(), size.elements(), size.elements() * sizeof(X) + args.cells * sizeof(Cell),
             [=] { kernel(args); });
     }
 
+    /// Sums of some rows while others of the same size are written.
+    void add_moments_beside(const char* name, const Size& size) const {
+        const MomentsArgs<X> args = moments_args(size, false);
+        AffineQueue<X> queue;
+        queue.args = affine_args(size, false);
+        queue.refill = [](void*, AffineArgs<X>&) noexcept { return false; };
+        add(name, size.name(), 2 * size.elements(), 3 * size.elements() * sizeof(X) + args.cells * sizeof(Cell),
+            [=, kernel = kernels_.moments_row_beside] {
+                AffineQueue<X> results = queue;
+                kernel(args, results);
+            });
+    }
+
+    void add_columns_beside(const char* name, const Size& size) const {
+        const MomentsArgs<X> args = moments_args(size, true);
+        const AffineArgs<X> affine = affine_args(size, true);
+        const AffineColumns<X> columns{affine.x, affine.y, affine.mean, affine.mean_lo, affine.rstd, affine.bias};
+        add(name, size.name(), 2 * size.elements(), 3 * size.elements() * sizeof(X) + args.cells * sizeof(Cell),
+            [=, kernel = kernels_.moments_column_beside] { kernel(args, columns); });
+    }
+
+    void add_gradient_sums(const char* name, void (*const (&kernels)[4])(const GradientSumsArgs<X>&) noexcept,
+                           const Size& size, bool columns) const {
+        const AffineArgs<X> affine = affine_args(size, columns);
+        double* const sums = operands_->sums.data();
+        const std::int64_t targets = columns ? size.n : size.rows;
+        const GradientSumsArgs<X> args{size.rows,       size.n,      affine.x,      affine.x,       affine.mean,
+                                       affine.mean_lo,  affine.rstd, affine.weight, size.n,         size.n,
+                                       affine.stat_row, 0,           sums,          sums + targets, 1};
+        const auto kernel = kernels[gradient_index(columns, false)];
+        add(name, size.name(), size.elements(), 2 * size.elements() * sizeof(X) + 2 * targets * sizeof(double),
+            [=] { kernel(args); });
+    }
+
+    void add_gradient_input(const char* name, const Size& size, bool statistics) const {
+        const AffineArgs<X> affine = affine_args(size, statistics);
+        const GradientInputArgs<X> args{size.rows,   size.n,         affine.x,    affine.x,        affine.y,
+                                        affine.mean, affine.mean_lo, affine.bias, affine.rstd,     affine.weight,
+                                        size.n,      size.n,         size.n,      affine.stat_row, 0,
+                                        false};
+        const auto kernel = kernels_.gradient_input[gradient_index(statistics, false)];
+        const std::int64_t values_read = 4 * (statistics ? size.n : size.rows);
+        add(name, size.name(), size.elements(), 3 * size.elements() * sizeof(X) + values_read * sizeof(C),
+            [=] { kernel(args); });
+    }
+
     /// Rows with statistics of their own, or one of columns for all.
-    void add_affine(const char* name, const Size& size, bool statistics, bool parameters) const {
+    AffineArgs<X> affine_args(const Size& size, bool statistics) const {
         const auto values = [](const Buffer& buffer) { return Operands<X>::values_of(buffer); };
         AffineArgs<X> args{};
         args.rows = size.rows;
@@ -137,6 +197,11 @@ class Registry {
         args.weight = values(operands_->weight);
         args.bias = values(operands_->bias);
         args.stat_row = statistics ? 0 : 1;
+        return args;
+    }
+
+    void add_affine(const char* name, const Size& size, bool statistics, bool parameters) const {
+        const AffineArgs<X> args = affine_args(size, statistics);
         const std::int64_t values_read = 3 * (statistics ? size.n : size.rows) + 2 * (parameters ? size.n : 1);
         const auto kernel = kernels_.affine[affine_index(statistics, parameters, parameters)];
         add(name, size.name(), size.elements(), 2 * size.elements() * sizeof(X) + values_read * sizeof(C),
