@@ -91,10 +91,11 @@ inline void PackStream(X* p, const Pack<Compute<X>>& v) {
     }
 }
 
-/// Copies fewer than 16 halves, of which there are eight, four, two and one.
+/// Copies up to 16 halves: all, or eight, four, two and one of them.
 template <class Half>
 inline void CopyHalves(Half* to, const Half* from, std::int64_t count) {
     std::int64_t i = 0;
+    if (count == 16) __builtin_memcpy(to, from, 32);
     if ((count & 8) != 0) {
         __builtin_memcpy(to, from, 16);
         i = 8;

@@ -76,8 +76,10 @@ inline D Accumulate(D sum, D v) { return sum + v; }
 inline D PositivePart(D v) { return D{v[0] > 0 ? v[0] : 0, v[1] > 0 ? v[1] : 0}; }
 inline D Sqrt(D v) { return D{__builtin_sqrt(v[0]), __builtin_sqrt(v[1])}; }
 inline void StoreDemoted(float* p, D v) {
-    p[0] = static_cast<float>(v[0]);
-    p[1] = static_cast<float>(v[1]);
+    // In one step: GCC 12 at -O3 loses the rounding of two conversions that are read back as a vector.
+    using Pair = float __attribute__((vector_size(8)));
+    const Pair rounded = __builtin_convertvector(v, Pair);
+    __builtin_memcpy(p, &rounded, sizeof rounded);
 }
 inline void StoreDemoted(double* p, D v) { StoreU(p, v); }
 
