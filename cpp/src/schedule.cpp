@@ -186,7 +186,8 @@ class Run {
     /// Whether a piece can be written while the next is read.
     bool is_overlapping() const {
         const Reduction& reduction = plan_.reduction;
-        if (!std::is_same_v<X, A> || call_.y.dtype != stored_as<A>()) return false;
+        // Halves take so long to convert that memory keeps up with a pass after the other.
+        if (!std::is_same_v<X, A> || sizeof(A) == 2 || call_.y.dtype != stored_as<A>()) return false;
         if (!operands_.stream || !call_.has_statistics() || reduction.packed || reduction.one_column) return false;
         if (reduction.kernel == Reduction::Kernel::column) return writes_columns();
         return can_apply_beside(apply_kernels_, operands_, numbered_piece(0));
@@ -197,8 +198,7 @@ class Run {
     bool writes_columns() const {
         const Reduction& reduction = plan_.reduction;
         const Nest& nest = plan_.nest;
-        // Halves would leave half a line for the next 16 columns.
-        if (reduction.interleave > 1 || sizeof(A) == 2) return false;
+        if (reduction.interleave > 1) return false;
         if (reduction.fold > 1 && nest.loops[nest.depth - 1].n != reduction.fold) return false;
         const auto whole_lines = [](std::int64_t elements) { return elements % 16 == 0; };
         for (int i = 0; i < nest.depth; ++i) {
