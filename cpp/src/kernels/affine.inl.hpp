@@ -132,7 +132,7 @@ void Affine(const AffineArgs<X>& args) noexcept {
     LineWriter<X> lines(buffer, args.y_row == args.n);
     if (StreamedRows(args.stream, args.y, args.y_row, args.n)) {
         AffineRows<true, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
-        lines.Finish();
+        lines.Close();
         StreamFence();
     } else {
         AffineRows<false, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
