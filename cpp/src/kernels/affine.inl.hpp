@@ -157,7 +157,7 @@ void Affine(const AffineArgs<X>& args) noexcept {
     if constexpr (has_streams) {
         if (StreamedRows(args.stream, args.y, args.y_row, args.n)) {
             AffineRows<true, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
-            lines.Finish();
+            lines.Close();
             StreamFence();
             return;
         }

@@ -79,11 +79,11 @@ class LineWriter {
         } else if (held_ == 0) {
             line_ = row.y + n;
         }
-        if (!end_to_end_) Finish();
+        if (!end_to_end_) Close();
     }
 
     /// Writes what is held.
-    void Finish() {
+    void Close() {
         CopyElements(line_, elements_, skip_, held_);
         line_ = nullptr;
         held_ = skip_ = 0;

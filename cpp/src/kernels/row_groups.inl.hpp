@@ -78,7 +78,7 @@ void ShortRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
         first = next;
         affine.rows = rows;
     }
-    if constexpr (stream) lines.Finish();
+    if constexpr (stream) lines.Close();
 }
 
 }  // namespace

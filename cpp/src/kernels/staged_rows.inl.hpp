@@ -57,7 +57,7 @@ void StagedRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
         AffineRows<stream, false, weight_varies, bias_varies>(affine, static_cast<const float*>(staged), row_size,
                                                               lines);
     }
-    if constexpr (stream) lines.Finish();
+    if constexpr (stream) lines.Close();
 }
 
 }  // namespace
