@@ -176,7 +176,12 @@ def test_without_a_peer(module: str, peer: str) -> None:
 def test_an_interruption_keeps_what_was_measured(tmp_path: Path) -> None:
     command = [*BENCH, "--threads", "1", "--repeat", "2000", "--max-length", "64", "--peers", "numpy"]
     with subprocess.Popen(
-        [*command, "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--output", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # In the background, as under CI, the shell has told its children to ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         assert process.stderr is not None
         first = next(line for line in process.stderr if line.lstrip().startswith("1/"))
