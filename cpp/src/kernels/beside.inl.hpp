@@ -94,8 +94,8 @@ struct ColumnWriter {
 
     /// `rows` rows of 16 columns, whose coefficients are loaded once.
     template <int rows>
-    [[gnu::always_inline]] void Write(std::int64_t at, std::int64_t stride, std::int64_t column, std::int64_t next,
-                                      std::int64_t next_stride) const {
+    [[gnu::always_inline]] void WriteRows(std::int64_t at, std::int64_t stride, std::int64_t column, std::int64_t next,
+                                          std::int64_t next_stride) const {
         using C = Compute<X>;
         const Pack<C> mean = PackLoad(to.mean + column), mean_lo = PackLoad(to.mean_lo + column);
         const Pack<C> scale = PackLoad(to.scale + column), bias = PackLoad(to.bias + column);

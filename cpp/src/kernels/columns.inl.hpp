@@ -55,7 +55,7 @@ inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::i
 /// What is done beside the sums of 16 columns: nothing.
 struct NoColumns {
     template <int rows>
-    void Write(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t) const {}
+    void WriteRows(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t) const {}
 };
 
 /// The sums of a tile of columns.
@@ -102,7 +102,7 @@ struct ColumnSums {
                                       : later < whole ? later * pack_size
                                                       : below + (later - whole) * pack_size;
             AddRowsOfPack<rows>(x + k * pack_size, stride, x + next, next_stride, packs[k]);
-            beside.template Write<rows>(at + k * pack_size, stride, begin + k * pack_size, at + next, next_stride);
+            beside.template WriteRows<rows>(at + k * pack_size, stride, begin + k * pack_size, at + next, next_stride);
         }
         for (std::int64_t k = whole; k < pack_count(); ++k)
             AddGathered<rows>(x + k * pack_size * cell_stride, stride, k);

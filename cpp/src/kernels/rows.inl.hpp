@@ -108,7 +108,7 @@ void TinyRowsOf(const RowsArgs<X>& args, AffineArgs<X> affine) {
         const TinyRows<X> tiny(affine.x, args.x_row, affine.rows, args.n);
         tiny.Sum(sets, affine.x, cells);
         Coefficients(cells, affine.rows, args.eps, mean, mean_lo, rstd);
-        tiny.template Write<weight_varies, bias_varies>(affine);
+        tiny.template WriteTransposed<weight_varies, bias_varies>(affine);
     }
 }
 

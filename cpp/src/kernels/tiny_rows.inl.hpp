@@ -52,7 +52,7 @@ class TinyRows {
     /// Writes the rows, given a mean (as a pair), a rstd, a weight and a bias for each; weight and bias may vary along
     /// the rows instead.
     template <bool weight_varies, bool bias_varies>
-    void Write(const AffineArgs<X>& args) const {
+    void WriteTransposed(const AffineArgs<X>& args) const {
         const Pack<C> mean = PackLoad(args.mean), mean_lo = PackLoad(args.mean_lo), rstd = PackLoad(args.rstd);
         Pack<C> weight = Parameter(args.weight, args.weight_row), bias = Parameter(args.bias, args.bias_row);
         X results[pack_size];
