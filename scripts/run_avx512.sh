@@ -46,15 +46,15 @@ run=$(mktemp -d "$rig/run.XXXXXX")
 bochs=
 trap '[[ -z $bochs ]] || kill "$bochs" 2>/dev/null || :
   if [[ -n ${RIG_KEEP:-} ]]; then echo "run_avx512: kept $run" >&2; else rm -rf "$run"; fi' EXIT
-mkdir -p "$run"/{ram/{bin,dev,proc,sys,tmp,work},iso}
-cp "$root/bin/busybox" "$run/ram/bin/"; cp "$program" "$run/ram/work/program"
-for file in ${RIG_FILES:-}; do cp "$file" "$run/ram/work/"; done
+mkdir -p "$run"/{ram/{bin,dev,proc,sys,tmp,job},iso}
+cp "$root/bin/busybox" "$run/ram/bin/"; cp "$program" "$run/ram/job/program"
+for file in ${RIG_FILES:-}; do cp "$file" "$run/ram/job/"; done
 cat >"$run/ram/init" <<EOF
 #!/bin/busybox sh
 bb=/bin/busybox
 \$bb mount -t proc proc /proc; \$bb mount -t sysfs sys /sys; \$bb mount -t devtmpfs dev /dev; \$bb mount -t tmpfs tmp /tmp
 exec </dev/null >/dev/ttyS0 2>&1
-cd /work; \$bb echo RIG-BEGIN
+cd /job; \$bb echo RIG-BEGIN
 \$bb env HOME=/tmp ${RIG_ENV:-} ./program ${*@Q}
 status=\$?; \$bb echo; \$bb echo RIG-EXIT:\$status
 exec >/dev/null 2>&1; \$bb poweroff -f
