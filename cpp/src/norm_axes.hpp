@@ -2,6 +2,8 @@
 // Axis arithmetic that the named norms share: which axes they average over, and how their parameters lie along x.
 #pragma once
 
+#include <string>
+
 #include "anynorm/grouping.hpp"
 #include "anynorm/tensor_view.hpp"
 #include "validate.hpp"
@@ -52,6 +54,15 @@ inline void check_parameter(const char* caller, const char* what, const TensorVi
     if (!view.given()) return;
     check_view(caller, what, view);
     check_shape(caller, what, view, shape, rank);
+}
+
+/// The channel axis of x, counted from 0.
+inline int check_channels(const char* caller, const TensorView& x, int channel_axis, int max, bool per_sample) {
+    check_view(caller, "x", x);
+    if (x.rank < 2 || x.rank > max) fail(caller, "x of rank 2 to " + std::to_string(max), std::to_string(x.rank));
+    const int channel = check_axis(caller, "channel_axis", channel_axis, x.rank);
+    if (per_sample && channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
+    return channel;
 }
 
 inline void check_groups(const char* caller, std::int64_t num_groups, std::int64_t channels) {

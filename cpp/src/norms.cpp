@@ -157,10 +157,7 @@ void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const 
 
 void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups, const GroupNormOptions& options) {
     constexpr const char* caller = "group_norm";
-    check_view(caller, "x", x);
-    if (x.rank < 2 || x.rank > max_rank - 1) fail(caller, "x of a rank from 2 to 15", std::to_string(x.rank));
-    const int channel = check_axis(caller, "channel_axis", options.channel_axis, x.rank);
-    if (channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
+    const int channel = check_channels(caller, x, options.channel_axis, max_rank - 1, true);
     const std::int64_t channels = x.shape[channel];
     check_groups(caller, num_groups, channels);
     check_parameter(caller, "weight", options.weight, &channels, 1);
@@ -183,7 +180,6 @@ namespace {
 /// Instance norm has a set for each sample and channel, batch norm for each channel; all else they share.
 struct ChannelNorm {
     const char* caller;
-    int min_rank;
     bool per_sample;
     bool input_statistics;
 };
@@ -191,10 +187,7 @@ struct ChannelNorm {
 template <class Options>
 void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView& y, const Options& options) {
     const char* caller = norm.caller;
-    check_view(caller, "x", x);
-    if (x.rank < norm.min_rank) fail(caller, "x of rank 2 to 16", std::to_string(x.rank));
-    const int channel = check_axis(caller, "channel_axis", options.channel_axis, x.rank);
-    if (norm.per_sample && channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
+    const int channel = check_channels(caller, x, options.channel_axis, max_rank, norm.per_sample);
     const std::int64_t channels = x.shape[channel];
     const std::int64_t samples = norm.per_sample ? x.shape[0] : 1;
     check_parameter(caller, "weight", options.weight, &channels, 1);
@@ -238,14 +231,12 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
 }  // namespace
 
 void instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options) {
-    channel_norm(
-        {.caller = "instance_norm", .min_rank = 2, .per_sample = true, .input_statistics = options.use_input_stats}, x,
-        y, options);
+    channel_norm({.caller = "instance_norm", .per_sample = true, .input_statistics = options.use_input_stats}, x, y,
+                 options);
 }
 
 void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options) {
-    channel_norm({.caller = "batch_norm", .min_rank = 2, .per_sample = false, .input_statistics = options.training}, x,
-                 y, options);
+    channel_norm({.caller = "batch_norm", .per_sample = false, .input_statistics = options.training}, x, y, options);
 }
 
 }  // namespace anynorm::inline ANYNORM_ABI

@@ -30,15 +30,6 @@ Gradients placed(const char* caller, const Gradients& gradients, const Axes& axe
     return result;
 }
 
-/// The channel axis of x, counted from 0.
-int check_channels(const char* caller, const TensorView& x, int channel_axis, int max, bool per_sample) {
-    check_view(caller, "x", x);
-    if (x.rank < 2 || x.rank > max) fail(caller, "x of rank 2 to " + std::to_string(max), std::to_string(x.rank));
-    const int channel = check_axis(caller, "channel_axis", channel_axis, x.rank);
-    if (per_sample && channel == 0) fail(caller, "channel_axis other than 0, the axis of the samples", "0");
-    return channel;
-}
-
 template <class Options>
 void channel_norm_backward(const char* caller, bool per_sample, bool input_statistics, const TensorView& grad_output,
                            const TensorView& x, const Gradients& gradients, const Options& options) {

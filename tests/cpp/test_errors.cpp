@@ -160,9 +160,9 @@ const Row table[] = {
      [](Arrays& a) { batch_norm(view(a.x.data(), {6}), view(a.y.data(), {6}), {.training = true}); }},
     {"instance_of_rank_1", "instance_norm: expected x of rank 2 to 16, got 1",
      [](Arrays& a) { instance_norm(view(a.x.data(), {6}), view(a.y.data(), {6})); }},
-    {"group_of_rank_1", "group_norm: expected x of a rank from 2 to 15, got 1",
+    {"group_of_rank_1", "group_norm: expected x of rank 2 to 15, got 1",
      [](Arrays& a) { group_norm(view(a.x.data(), {6}), view(a.y.data(), {6}), 2); }},
-    {"group_of_rank_16", "group_norm: expected x of a rank from 2 to 15, got 16",
+    {"group_of_rank_16", "group_norm: expected x of rank 2 to 15, got 16",
      [](Arrays& a) {
          const TensorView x = view(a.x.data(), {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
          group_norm(x, x, 1);
