@@ -33,11 +33,11 @@ std::vector<Cell> ordinary(std::int64_t count, std::uint64_t seed) {
     return result;
 }
 
+// All NaN are one value: which of two operands an ARM CPU passes on depends on the order that the compiler chose.
+bool same(double a, double b) { return bits(a) == bits(b) || (std::isnan(a) && std::isnan(b)); }
+
 std::int64_t different(const Cell& a, const Cell& b) {
-    return bits(a.count) != bits(b.count) || bits(a.mean) != bits(b.mean) || bits(a.mean_lo) != bits(b.mean_lo) ||
-                   bits(a.m2) != bits(b.m2)
-               ? 1
-               : 0;
+    return same(a.count, b.count) && same(a.mean, b.mean) && same(a.mean_lo, b.mean_lo) && same(a.m2, b.m2) ? 0 : 1;
 }
 
 TEST_P(KernelCells, MergeAsOneByOne) {
