@@ -40,8 +40,10 @@ def workflow(session: nox.Session, preset: str) -> None:
 
 
 def install(session: nox.Session, what: str, *requirements: str) -> None:
-    """Installs the package. All sessions share one build folder, so that only the first compiles the kernels."""
-    session.install("-Cbuild-dir=build/wheel-{wheel_tag}", what, *requirements)
+    """Installs the package. All sessions share one build folder, so that only the first compiles the kernels; warnings
+    are errors as in the presets, whose kernels ccache has then.
+    """
+    session.install("-Cbuild-dir=build/wheel-{wheel_tag}", "-Ccmake.define.ANYNORM_WERROR=ON", what, *requirements)
 
 
 @nox.session

@@ -92,6 +92,7 @@ class Registry {
             add_gradient_sums("gradient_sums_row", kernels_.gradient_sums_row, size, false);
             add_gradient_input("gradient_input", size, false);
             add_gradient_input("gradient_input_statistics", size, true);
+            add_gradient_rows("gradient_rows", size);
         }
         for (const Size& size : column_sizes) {
             add_moments("moments_column", kernels_.moments_column, size, true);
@@ -181,6 +182,24 @@ class Registry {
         const std::int64_t values_read = 4 * (statistics ? size.n : size.rows);
         add(name, size.name(), size.elements(), 3 * size.elements() * sizeof(X) + values_read * sizeof(C),
             [=] { kernel(args); });
+    }
+
+    void add_gradient_rows(const char* name, const Size& size) const {
+        const AffineArgs<X> affine = affine_args(size, false);
+        GradientRowsArgs<X> args{};
+        args.rows = size.rows;
+        args.n = args.x_row = args.grad_output_row = args.grad_input_row = size.n;
+        args.x = args.grad_output = affine.x;
+        args.grad_input = affine.y;
+        args.weight = affine.weight;
+        args.cells = operands_->cells.data();
+        args.eps = 1e-5;
+        args.center = true;
+        args.bias_sums = operands_->sums.data();
+        args.weight_sums = args.bias_sums + size.n;
+        const auto kernel = kernels_.gradient_rows[gradient_rows_index(true, true)];
+        const std::size_t parameters = size.n * (sizeof(C) + 2 * sizeof(double));
+        add(name, size.name(), size.elements(), 3 * size.elements() * sizeof(X) + parameters, [=] { kernel(args); });
     }
 
     /// Rows with statistics of their own, or one of columns for all.

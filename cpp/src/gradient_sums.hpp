@@ -55,4 +55,11 @@ inline std::int64_t groups_for(std::int64_t size, std::int64_t x_bytes) {
     return std::clamp<std::int64_t>(std::max(min_partial_bytes, x_bytes / 100) / bytes, 1, max_groups);
 }
 
+/// How many are worth it for so many elements of x: clearing a partial sum and adding it to the others takes as long as
+/// two elements do.
+inline std::int64_t worthwhile_groups(std::int64_t size, std::int64_t elements) {
+    constexpr std::int64_t elements_for_each = 32;
+    return std::max<std::int64_t>(1, elements / (size * elements_for_each));
+}
+
 }  // namespace anynorm::detail

@@ -2,17 +2,16 @@
 #include "gradients.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <type_traits>
 
 #include "apply.hpp"
+#include "gradient_pieces.hpp"
 #include "gradient_sums.hpp"
 #include "parallel.hpp"
 #include "parameters.hpp"
 #include "reduce.hpp"
 #include "scratch.hpp"
-#include "tiles.hpp"
 
 namespace anynorm::detail {
 namespace {
@@ -60,9 +59,12 @@ class GradientRun {
           caller_(plan.nest) {
         Nest& nest = plan.nest;
         elements_of_set_ = static_cast<double>(nest.size()) / static_cast<double>(nest.cells());
+        streams_ = call.grad_input.given() && call.grad_input.data != call.x.data &&
+                   call.grad_input.data != call.grad_output.data && passes_caches(nest.size(), call.grad_input.dtype);
         gathers_weight_ = !weight_in_cells_ && wants_gathering(nest, op_weight, call.weight, stored_as<C>());
         if (call.grad_weight.given()) weight_sums_ = add_parameter(op_grad_weight);
         if (call.grad_bias.given()) bias_sums_ = add_parameter(op_grad_bias);
+        choose_joint();
     }
 
     void run() {
@@ -112,11 +114,13 @@ class GradientRun {
             reduce.chunk = carver.take<Cell>(!run.split() && plan.reduction.chunks > 1 ? plan.piece_columns : 0);
             reduce.block = carver.take<Cell>(plan.needs_block() ? plan.piece_columns : 0);
             reduce.pack = carver.take<X>(plan.pack_elements);
+            joint = take_sums(carver, run.split() ? 0 : run.joint_size_);
         }
 
         Carver carver;
         Sets sets;
         ReduceScratch reduce;
+        Sums joint;
     };
 
     /// The index of the sums for a parameter.
@@ -129,9 +133,10 @@ class GradientRun {
         parameter.size = size_along(nest, operand);
         parameter.from_sets = weight_in_cells_ && !within_sets(nest, operand);
         parameter.exclusive = parameter.from_sets && along_all_sets(nest, operand);
-        parameter.groups = parameter.exclusive ? 1 : groups_for(parameter.size, x_bytes());
+        const std::int64_t room = groups_for(parameter.size, x_bytes());
+        parameter.groups = parameter.exclusive ? 1 : std::min(room, worthwhile_groups(parameter.size, nest.size()));
         // Pieces of whole sets need partial sums of their own; where there is no room for several, sets are split.
-        if (!parameter.exclusive && parameter.groups < std::min(enough_groups, plan_.sets.pieces)) {
+        if (!parameter.exclusive && room < std::min(enough_groups, plan_.sets.pieces)) {
             plan_.mode = Plan::Mode::split_sets;
         }
         return parameter_count_++;
@@ -153,93 +158,27 @@ class GradientRun {
         if (!split()) return;
         const std::int64_t sets = plan_.nest.cells();
         sets_ = Sets(carver, sets * chunks(), sets);
-        set_groups_ = std::min(groups_for(sets, x_bytes()), plan_.elements.pieces);
-        set_partials_ = take_sums(carver, set_groups_ > 1 ? sets * set_groups_ : 0);
+        const std::int64_t size = joint_size_ > 0 ? joint_size_ : sets;
+        partial_groups_ = std::min(groups_for(size, x_bytes()), plan_.elements.pieces);
+        partials_ = take_sums(carver, joint_size_ > 0 || partial_groups_ > 1 ? size * partial_groups_ : 0);
     }
 
     // ---- One piece -------------------------------------------------------------------------------------------------
-
-    void load_given(const Nest& piece, Cell* cells) const {
-        const Nest kept = kept_loops(piece);
-        walk(kept, kept.depth, [&](const std::int64_t* offset) {
-            const double mean = call_.center ? element_at(call_.given.mean, offset[op_mean]) : 0.0;
-            *cells++ = {element_at(call_.given.count, offset[op_count]), mean, 0,
-                        element_at(call_.given.m2, offset[op_m2])};
-        });
-    }
 
     void make_statistics(const Sets& sets, std::int64_t count) const {
         const Coefficients<C>& out = sets.statistics;
         kernels_.coefficients(sets.cells, count, call_.eps, out.mean, out.mean_lo, out.rstd);
     }
 
-    /// Slope, offset and scale of every set of a piece, in its order.
     void make_slopes(const Nest& piece, const Sets& sets) const {
-        const Nest kept = kept_loops(piece);
-        std::int64_t i = 0;
-        walk(kept, kept.depth, [&](const std::int64_t* offset) {
-            const Cell& cell = sets.cells[i];
-            const double rstd = 1 / std::sqrt(cell.m2 / cell.count + call_.eps);
-            const double weight = weight_in_cells_ ? element_at(weight_, offset[op_weight]) : 1.0;
-            double slope = 0, shift = 0;
-            if (!call_.frozen) {
-                slope = -rstd * rstd * weight * sets.sums.s2[i] / elements_of_set_;
-                if (call_.center) shift = -rstd * weight * sets.sums.s1[i] / elements_of_set_;
-            }
-            sets.slope[i] = static_cast<C>(slope);
-            sets.offset[i] = static_cast<C>(shift - slope * static_cast<double>(sets.statistics.mean_lo[i]));
-            sets.scale[i] = static_cast<C>(rstd * weight);
-            ++i;
-        });
+        const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
+        detail::make_slopes(call_, weight_in_cells_ ? weight_ : Elements{}, piece, sets.cells, elements_of_set_,
+                            sets.sums, sets.statistics.mean_lo, slopes);
     }
 
     /// Adds the sums of a piece to those of a target, weighted or not.
     void add_sums(const Nest& piece, Operand target, bool weighted, const Sets& sets, const Sums& sums) const {
-        const Operand weight = weighted ? op_weight : target;
-        Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_cell, weight, target));
-        tiles.add_input(call_.x, op_x);
-        tiles.add_input(call_.grad_output, op_grad_output);
-        tiles.add_coefficient({sets.statistics.mean, stored_as<C>()}, op_cell);
-        tiles.add_coefficient({sets.statistics.mean_lo, stored_as<C>()}, op_cell);
-        tiles.add_coefficient({sets.statistics.rstd, stored_as<C>()}, op_cell);
-        if (weighted) tiles.add_coefficient(weight_, op_weight);
-        tiles.set_target(target);
-        const int index = kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight));
-        const bool column = tiles.varies(target);
-        const auto kernel = column ? kernels_.gradient_sums_column[index] : kernels_.gradient_sums_row[index];
-        tiles.for_each([&](const Tile<A>& tile) {
-            kernels::GradientSumsArgs<A> args{tile.rows,
-                                              tile.n,
-                                              tile.input[0],
-                                              tile.input[1],
-                                              tile.coefficient[0],
-                                              tile.coefficient[1],
-                                              tile.coefficient[2],
-                                              weighted ? tile.coefficient[3] : &one_,
-                                              tile.input_row[0],
-                                              tile.input_row[1],
-                                              tile.coefficient_row[0],
-                                              weighted ? tile.coefficient_row[3] : 0,
-                                              sums.s1 + tile.target,
-                                              sums.s2 + tile.target,
-                                              tile.target_row};
-            if (!column || tile.target_row == 0) {
-                kernel(args);
-                return;
-            }
-            args.rows = 1;
-            for (std::int64_t row = 0; row < tile.rows; ++row) {
-                kernel(args);
-                args.x += args.x_row;
-                args.grad_output += args.grad_output_row;
-                args.mean += args.stat_row;
-                args.mean_lo += args.stat_row;
-                args.rstd += args.stat_row;
-                args.weight += args.weight_row;
-                args.s1 += args.sum_row;
-                args.s2 += args.sum_row;
-            }
-        });
+        add_gradient_sums(kernels_, call_, weighted ? weight_ : Elements{}, piece, target, sets.statistics, sums);
     }
 
     /// Adds the sums of the sets of a piece to the parameters that are constant in each.
@@ -254,23 +193,51 @@ class GradientRun {
     }
 
     void write_input(const Nest& piece, const Sets& sets) const {
-        const Operand weight = weight_in_cells_ ? op_x : op_weight;
-        Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y, op_cell, weight));
-        tiles.add_input(call_.x, op_x);
-        tiles.add_input(call_.grad_output, op_grad_output);
-        tiles.set_output(call_.grad_input, op_y);
-        for (C* coefficient : {sets.statistics.mean, sets.slope, sets.offset, sets.scale}) {
-            tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
+        const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
+        write_grad_input(kernels_, call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, streams_);
+    }
+
+    /// Gives the nest an operand that varies along whatever sets, weight or parameters do, and returns its size.
+    std::int64_t number_joint(Nest& nest) const {
+        for (int i = 0; i < nest.depth; ++i) {
+            Loop& loop = nest.loops[i];
+            bool varies = !loop.reduced || loop.stride[op_weight] != 0;
+            for (int k = 0; k < parameter_count_; ++k) varies = varies || loop.stride[parameters_[k].operand] != 0;
+            loop.stride[op_joint] = varies ? 1 : 0;
         }
-        if (!weight_in_cells_) tiles.add_coefficient(weight_, op_weight);
-        const bool streams = tiles.output_direct() && streams_;
-        const auto kernel = kernels_.gradient_input[kernels::gradient_index(
-            tiles.varies(op_cell), !weight_in_cells_ && tiles.varies(op_weight))];
-        tiles.for_each([&](const Tile<A>& tile) {
-            kernel({tile.rows, tile.n, tile.input[0], tile.input[1], tile.output, tile.coefficient[0],
-                    tile.coefficient[1], tile.coefficient[2], tile.coefficient[3],
-                    weight_in_cells_ ? &one_ : tile.coefficient[4], tile.input_row[0], tile.input_row[1],
-                    tile.output_row, tile.coefficient_row[0], weight_in_cells_ ? 0 : tile.coefficient_row[4], streams});
+        number_elements(nest, op_joint);
+        return size_along(nest, op_joint);
+    }
+
+    /// Where a weight is shared by many elements of each set, the elements that share both set and parameters are
+    /// summed once for all of them.
+    void choose_joint() {
+        constexpr std::int64_t many = 16;
+        if (weight_in_cells_ || !(needs_set_sums() || parameter_count_ > 0)) return;
+        Nest piece = split() ? plan_.nest : piece_of(plan_.nest, plan_.sets, 0);
+        const std::int64_t size = number_joint(piece);
+        if (size * many <= piece.size()) joint_size_ = size;
+    }
+
+    void sum_jointly(Nest& piece, const Sets& sets, const Sums& joint, std::int64_t group) const {
+        joint.clear(number_joint(piece));
+        add_sums(piece, op_joint, false, sets, joint);
+        add_joint_sums(piece, sets, joint, group);
+    }
+
+    /// Adds joint sums to those of the sets and of the parameters.
+    void add_joint_sums(const Nest& piece, const Sets& sets, const Sums& joint, std::int64_t group) const {
+        const Nest own = kept_loops(grouped_by(piece, op_joint));
+        walk(own, own.depth, [&](const std::int64_t* offset) {
+            const double s1 = joint.s1[offset[op_joint]], s2 = joint.s2[offset[op_joint]];
+            const double weight = element_at(weight_, offset[op_weight]);
+            sets.sums.s1[offset[op_cell]] += weight * s1;
+            sets.sums.s2[offset[op_cell]] += weight * s2;
+            for (int i = 0; i < parameter_count_; ++i) {
+                const Sums to = parameters_[i].of_group(group);
+                to.s1[offset[parameters_[i].operand]] += s1;
+                to.s2[offset[parameters_[i].operand]] += s2;
+            }
         });
     }
 
@@ -296,24 +263,30 @@ class GradientRun {
             parameters_[i].groups = parameters_[i].exclusive ? 1 : groups;
             parameters_[i].sums.clear(parameters_[i].size * parameters_[i].groups);
         }
-        const bool sums_sets = needs_set_sums() || sums_from_sets();
+        const bool sums_sets = needs_set_sums() || sums_from_sets(), rows = is_rows();
         for_each_group(groups, plan_.sets.pieces, [&](int worker_index, std::int64_t group, std::int64_t index) {
             Worker memory = worker(worker_index);
             const Sets& sets = memory.sets;
             Nest piece = piece_of(plan_.nest, plan_.sets, index);
             if (call_.given.given()) {
-                load_given(piece, sets.cells);
+                load_given(call_.given, call_.center, piece, sets.cells);
             } else {
                 reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, sets.cells, memory.reduce);
             }
             number_cells(piece);
             const std::int64_t count = piece.cells();
+            if (rows) {
+                gradient_of_rows(piece, sets, group);
+                return;
+            }
             make_statistics(sets, count);
-            if (sums_sets) {
-                sets.sums.clear(count);
+            if (sums_sets) sets.sums.clear(count);
+            if (joint_size_ > 0) {
+                sum_jointly(piece, sets, memory.joint, group);
+            } else if (sums_sets) {
                 add_sums(piece, op_cell, !weight_in_cells_, sets, sets.sums);
             }
-            for (int i = 0; i < parameter_count_; ++i) {
+            for (int i = 0; joint_size_ == 0 && i < parameter_count_; ++i) {
                 const ParameterSums& parameter = parameters_[i];
                 const Sums to = parameter.of_group(group);
                 if (parameter.from_sets) {
@@ -329,6 +302,40 @@ class GradientRun {
         for (int i = 0; i < parameter_count_; ++i) parameters_[i].merge();
     }
 
+    /// Whether every set is a row that the kernel can take as it lies, with parameters that belong to the elements of
+    /// a row or to whole sets.
+    bool is_rows() const {
+        if (!std::is_same_v<X, A> || !plan_.rows) return false;
+        const Loop& inner = plan_.nest.loops[plan_.nest.depth - 1];
+        const auto fits = [&](const Elements& elements, Operand operand) {
+            return elements.dtype == stored_as<A>() && inner.stride[operand] == 1;
+        };
+        if (!fits(call_.grad_output, op_grad_output)) return false;
+        if (call_.grad_input.given() && !fits(call_.grad_input, op_y)) return false;
+        if (weight_.dtype != stored_as<C>() || inner.stride[op_weight] > 1 || inner.stride[op_weight] < 0) return false;
+        for (int i = 0; i < parameter_count_; ++i) {
+            const ParameterSums& parameter = parameters_[i];
+            const bool along_row = inner.stride[parameter.operand] == 1 && parameter.size == inner.n;
+            if (!parameter.from_sets && !along_row) return false;
+        }
+        return true;
+    }
+
+    void gradient_of_rows(const Nest& piece, const Sets& sets, std::int64_t group) const {
+        if constexpr (std::is_same_v<X, A>) {
+            Sums along_row;
+            for (int i = 0; i < parameter_count_; ++i) {
+                if (!parameters_[i].from_sets) along_row = parameters_[i].of_group(group);
+            }
+            gradient_rows(kernels_, call_, weight_, piece, sets.cells, streams_, sums_from_sets() ? sets.sums : Sums{},
+                          along_row);
+            for (int i = 0; i < parameter_count_; ++i) {
+                if (parameters_[i].from_sets)
+                    add_set_sums(piece, parameters_[i], sets.sums, parameters_[i].of_group(group));
+            }
+        }
+    }
+
     bool sums_from_sets() const {
         for (int i = 0; i < parameter_count_; ++i) {
             if (parameters_[i].from_sets) return true;
@@ -341,12 +348,38 @@ class GradientRun {
         const std::int64_t count = nest.cells();
         make_split_statistics(count);
         make_statistics(sets_, count);
+        if (joint_size_ > 0) {
+            sum_all_jointly(count);
+        } else {
+            sum_all_apart(count);
+        }
+        if (!call_.grad_input.given()) return;
+        make_slopes(nest, sets_);
+        for_each_piece(plan_.elements.pieces, plan_.threads,
+                       [&](int, std::int64_t index) { write_input(piece_of(nest, plan_.elements, index), sets_); });
+    }
+
+    void sum_all_jointly(std::int64_t count) {
+        Nest& nest = plan_.nest;
+        number_joint(nest);
+        add_all_sums(op_joint, false, joint_size_, partial_groups_, partials_);
+        for (std::int64_t i = 1; i < partial_groups_; ++i) partials_.add(partials_.at(i * joint_size_), joint_size_);
+        sets_.sums.clear(count);
+        for (int i = 0; i < parameter_count_; ++i) {
+            parameters_[i].groups = 1;
+            parameters_[i].sums.clear(parameters_[i].size);
+        }
+        add_joint_sums(nest, sets_, partials_, 0);
+    }
+
+    void sum_all_apart(std::int64_t count) {
+        const Nest& nest = plan_.nest;
         if (needs_set_sums() || sums_from_sets()) {
-            const Sums& partials = set_groups_ > 1 ? set_partials_ : sets_.sums;
-            add_all_sums(op_cell, !weight_in_cells_, count, set_groups_, partials);
-            if (set_groups_ > 1) {
+            const Sums& partials = partial_groups_ > 1 ? partials_ : sets_.sums;
+            add_all_sums(op_cell, !weight_in_cells_, count, partial_groups_, partials);
+            if (partial_groups_ > 1) {
                 sets_.sums.clear(count);
-                for (std::int64_t i = 0; i < set_groups_; ++i) sets_.sums.add(set_partials_.at(i * count), count);
+                for (std::int64_t i = 0; i < partial_groups_; ++i) sets_.sums.add(partials_.at(i * count), count);
             }
         }
         for (int i = 0; i < parameter_count_; ++i) {
@@ -360,16 +393,12 @@ class GradientRun {
                 parameter.merge();
             }
         }
-        if (!call_.grad_input.given()) return;
-        make_slopes(nest, sets_);
-        for_each_piece(plan_.elements.pieces, plan_.threads,
-                       [&](int, std::int64_t index) { write_input(piece_of(nest, plan_.elements, index), sets_); });
     }
 
     void make_split_statistics(std::int64_t count) {
         const Nest& nest = plan_.nest;
         if (call_.given.given()) {
-            load_given(nest, sets_.cells);
+            load_given(call_.given, call_.center, nest, sets_.cells);
             return;
         }
         const std::int64_t pieces = plan_.sets.pieces;
@@ -426,8 +455,9 @@ class GradientRun {
     ParameterSums parameters_[2];
     C* gathered_weight_ = nullptr;
     Sets sets_{};
-    std::int64_t set_groups_ = 1;
-    Sums set_partials_{};
+    std::int64_t joint_size_ = 0;      ///< of a piece; 0 where sets and parameters are summed apart
+    std::int64_t partial_groups_ = 1;  ///< of split sets
+    Sums partials_{};
     std::byte* workers_ = nullptr;
     std::size_t worker_bytes_ = 0;
 };

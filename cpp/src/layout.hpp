@@ -9,8 +9,9 @@
 
 namespace anynorm::detail {
 
-/// The operands that a nest walks together. `cell` is the scratch array of statistics; count, mean and m2 are the
-/// caller's views of them. y is the output of a call: grad_input where gradients are computed.
+/// The operands that a nest walks together. `cell` is the scratch array of statistics, `joint` that of sums which both
+/// sets and parameters are made of; count, mean and m2 are the caller's views of them. y is the output of a call:
+/// grad_input where gradients are computed.
 enum Operand : int {
     op_x,
     op_y,
@@ -23,6 +24,7 @@ enum Operand : int {
     op_grad_output,
     op_grad_weight,
     op_grad_bias,
+    op_joint,
     operand_count
 };
 

@@ -13,6 +13,12 @@ namespace anynorm::detail {
 /// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
 inline constexpr std::int64_t row_block = 4096;
 
+/// Whether so many results are written past the caches: from 4 MB on nobody finds them there before they are driven
+/// out, and a line that is written past the caches need not be read first.
+constexpr bool passes_caches(std::int64_t elements, DType dtype) noexcept {
+    return elements * static_cast<std::int64_t>(size_of(dtype)) >= std::int64_t{4} << 20;
+}
+
 /// How the moments of one set are summed. It depends on where x keeps the elements of a set, never on threads, vector
 /// lanes or the other operands, and not on the number of sets unless samples are the fastest axis of few columns (see
 /// `interleave`). That is why the result has the same bits for all of them:

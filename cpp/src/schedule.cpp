@@ -20,15 +20,6 @@ void store_at(const Elements& elements, std::int64_t offset, double value) {
     if (elements.given()) static_cast<double*>(elements.data)[offset] = value;
 }
 
-/// Fills the cells of a piece, in its order, from the caller's statistics.
-void load_given(const Call& call, const Nest& piece, Cell* cells) {
-    const Nest kept = kept_loops(piece);
-    walk(kept, kept.depth, [&](const std::int64_t* offset) {
-        const double mean = call.center ? element_at(call.given.mean, offset[op_mean]) : 0.0;
-        *cells++ = {element_at(call.given.count, offset[op_count]), mean, 0, element_at(call.given.m2, offset[op_m2])};
-    });
-}
-
 /// Writes the cells of a piece, in its order, to the caller's views.
 void store_moments(const Call& call, const Nest& piece, const Cell* cells) {
     if (!call.out.given()) return;
@@ -135,12 +126,9 @@ class Run {
     Worker worker(int index) const { return Worker(*this, workers_ + worker_bytes_ * static_cast<std::size_t>(index)); }
     std::int64_t chunks() const { return call_.has_statistics() ? plan_.reduction.chunks : 1; }
 
-    // From 4 MB on nobody finds y in a cache before it is driven out, and a line that is written past the caches need
-    // not be read first. In place the line is there already.
+    // In place the line is there already.
     bool streams() const {
-        constexpr std::int64_t stream_bytes = std::int64_t{4} << 20;
-        return call_.has_apply() && call_.x.data != call_.y.data &&
-               plan_.nest.size() * static_cast<std::int64_t>(size_of(call_.y.dtype)) >= stream_bytes;
+        return call_.has_apply() && call_.x.data != call_.y.data && passes_caches(plan_.nest.size(), call_.y.dtype);
     }
 
     /// Whether every set is a row of x and of y that the kernel can take as it lies.
@@ -173,7 +161,7 @@ class Run {
             if (call_.has_statistics()) {
                 reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, memory.cells, memory.reduce);
             } else {
-                load_given(call_, piece, memory.cells);
+                load_given(call_.given, call_.center, piece, memory.cells);
             }
             store_moments(call_, piece, memory.cells);
             if (!call_.has_apply()) return;
@@ -312,7 +300,7 @@ class Run {
             });
             merge_chunks(sets);
         } else {
-            load_given(call_, plan_.nest, cells_);
+            load_given(call_.given, call_.center, plan_.nest, cells_);
         }
         store_moments(call_, plan_.nest, cells_);
         if (!call_.has_apply()) return;
@@ -369,6 +357,14 @@ void run(Plan& plan, const Call& call, const kernels::KernelTable& table) {
 }
 
 }  // namespace
+
+void load_given(const MomentsElements& given, bool center, const Nest& piece, Cell* cells) noexcept {
+    const Nest kept = kept_loops(piece);
+    walk(kept, kept.depth, [&](const std::int64_t* offset) {
+        const double mean = center ? element_at(given.mean, offset[op_mean]) : 0.0;
+        *cells++ = {element_at(given.count, offset[op_count]), mean, 0, element_at(given.m2, offset[op_m2])};
+    });
+}
 
 void run_plan(Plan& plan, const Call& call, const kernels::KernelTable& table) {
     with_type(call.x, [&]<class X>(X*) { run<X>(plan, call, table); });

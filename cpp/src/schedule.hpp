@@ -31,6 +31,9 @@ struct Call {
     bool has_apply() const noexcept { return y.given(); }
 };
 
+/// Fills the cells of a piece, in its order, from the caller's statistics.
+void load_given(const MomentsElements& given, bool center, const Nest& piece, kernels::Cell* cells) noexcept;
+
 /// Throws std::bad_alloc before anything is written, or nothing at all. The plan's nest gets other strides for
 /// parameters that are gathered.
 void run_plan(Plan& plan, const Call& call, const kernels::KernelTable& table);

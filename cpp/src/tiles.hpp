@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Walks a piece as kernels take it: rows of neighbouring elements. What a kernel cannot read in place, because it is of
-// another type or strided, passes through a buffer in L1.
+// Walks a piece as the kernels of a backward call take it: rows of neighbouring elements. What a kernel cannot read in
+// place, because it is of another type or strided or repeats along the rows, passes through a buffer in L1.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "elements.hpp"
+#include "inner_loop.hpp"
 #include "layout.hpp"
 
 namespace anynorm::detail {
@@ -24,8 +25,9 @@ struct Tile {
     std::int64_t output_row;
     const C* coefficient[max_coefficients];
     std::int64_t coefficient_row[max_coefficients];
-    /// Of an operand that the kernel adds up in memory of the engine: where, and how far apart the rows are.
-    std::int64_t target, target_row;
+    /// Of an operand that the kernel adds up in memory of the engine: where the rows are, and how far apart; the first
+    /// element is number `first` of them.
+    std::int64_t target, target_row, first;
 };
 
 /// A is the type of the inputs and the output that the kernels take; others are converted.
@@ -34,109 +36,158 @@ class Tiles {
   public:
     using C = kernels::Compute<A>;
 
-    Tiles(const Nest& piece, OperandSet operands) : nest_(coalesce(piece, operands)), outside_(nest_.depth) {
-        if (outside_ > 0) inner_ = nest_.loops[--outside_];
+    /// `elementwise`: the inputs and the output, along which short inner loops are joined. `others`: the coefficients
+    /// and the target.
+    Tiles(const Nest& piece, OperandSet elementwise, OperandSet others)
+        : nest_(coalesce(piece, elementwise | others)), outside_(nest_.depth) {
+        if (outside_ > 0) inner_.join(nest_.loops[--outside_]);
+        while (outside_ > 0 && inner_.total < join_below && runs_on(nest_.loops[outside_ - 1], elementwise)) {
+            inner_.join(nest_.loops[--outside_]);
+        }
+        first_inner_ = outside_;
         if (outside_ > 0) rows_ = nest_.loops[--outside_];
     }
 
     void add_input(const Elements& elements, Operand operand) {
-        inputs_[input_count_++] = {elements, operand, neighbours(elements, operand, stored_as<A>())};
+        inputs_[input_count_++] = {elements, operand, neighbours(elements, operand)};
     }
     void set_output(const Elements& elements, Operand operand) {
-        output_ = {elements, operand, neighbours(elements, operand, stored_as<A>())};
+        output_ = {elements, operand, neighbours(elements, operand)};
     }
     void add_coefficient(const Elements& elements, Operand operand) {
-        const bool direct = elements.dtype == stored_as<C>() && (!varies(operand) || inner_.stride[operand] == 1);
-        coefficients_[coefficient_count_++] = {elements, operand, direct};
+        const Along steps = along(operand);
+        const bool direct = elements.dtype == stored_as<C>() && (steps.constant(inner_) || steps.contiguous(inner_));
+        coefficients_[coefficient_count_++] = {elements, operand, direct, steps};
     }
-    void set_target(Operand operand) { target_ = operand; }
+    void set_target(Operand operand) {
+        target_ = operand;
+        target_along_ = along(operand);
+    }
 
     /// Whether an operand varies along the rows of the tiles.
-    bool varies(Operand operand) const { return inner_.n > 1 && inner_.stride[operand] != 0; }
+    bool varies(Operand operand) const { return !along(operand).constant(inner_); }
+    /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
+    bool target_repeats() const { return varies(target_) && !target_along_.contiguous(inner_); }
     bool output_direct() const { return output_.direct; }
+
+    /// The place of element i of a tile in the target.
+    std::int64_t target_at(const Tile<A>& tile, std::int64_t i) const {
+        return tile.target + target_along_.at(inner_, tile.first + i);
+    }
 
     template <class Body>
     void for_each(Body&& body) {
-        bool direct = !output_.elements.given() || output_.direct;
-        for (int i = 0; i < input_count_; ++i) direct = direct && inputs_[i].direct;
-        for (int i = 0; i < coefficient_count_; ++i) direct = direct && coefficients_[i].direct;
+        bool in_place = !output_.elements.given() || output_.direct, all_rows = true;
+        for (int i = 0; i < input_count_; ++i) in_place = in_place && inputs_[i].direct;
+        bool direct = in_place && !target_repeats();
+        for (int i = 0; i < coefficient_count_; ++i) {
+            const Coefficient& c = coefficients_[i];
+            direct = direct && c.direct;
+            all_rows = all_rows && (c.direct || rows_.stride[c.operand] == 0);
+        }
+        const std::int64_t rows = in_place && all_rows ? rows_.n : 1, step = direct ? inner_.total : tile;
         walk(nest_, outside_, [&](const std::int64_t* offset) {
-            if (direct) {
-                run(offset, 0, rows_.n, 0, inner_.n, body);
-                return;
-            }
-            for (std::int64_t row = 0; row < rows_.n; ++row) {
-                for (std::int64_t first = 0; first < inner_.n; first += length) {
-                    run(offset, row, 1, first, std::min(length, inner_.n - first), body);
-                }
+            for (std::int64_t first = 0; first < inner_.total; first += step) {
+                const std::int64_t n = std::min(step, inner_.total - first);
+                for (std::int64_t row = 0; row < rows_.n; row += rows) run(offset, row, rows, first, n, body);
             }
         });
     }
 
   private:
-    // Eight buffers of 512 float64 are 32 KB.
-    static constexpr std::int64_t length = 512;
-
     struct Source {
         Elements elements;
         Operand operand;
         bool direct;
     };
+    struct Coefficient {
+        Elements elements;
+        Operand operand;
+        bool direct;
+        Along along;
+    };
 
-    bool neighbours(const Elements& elements, Operand operand, DType dtype) const {
-        return elements.dtype == dtype && (inner_.n == 1 || inner_.stride[operand] == 1);
+    /// Whether the elements of all these operands run on from the inner loop through the next.
+    bool runs_on(const Loop& next, OperandSet operands) const {
+        const Loop& innermost = nest_.loops[nest_.depth - 1];
+        for (int operand = 0; operand < operand_count; ++operand) {
+            if ((operands >> operand & 1) == 0) continue;
+            if (next.stride[operand] != inner_.total * innermost.stride[operand]) return false;
+        }
+        return true;
     }
-    std::int64_t at(const std::int64_t* offset, Operand operand, std::int64_t row, std::int64_t first) const {
-        return offset[operand] + row * rows_.stride[operand] + first * inner_.stride[operand];
+    Along along(Operand operand) const {
+        Along result;
+        for (int level = 0; level < inner_.levels; ++level) {
+            result.stride[level] = nest_.loops[first_inner_ + inner_.levels - 1 - level].stride[operand];
+        }
+        return result;
+    }
+    std::int64_t step_of(Operand operand) const {
+        return nest_.depth > 0 ? nest_.loops[nest_.depth - 1].stride[operand] : 0;
+    }
+    bool neighbours(const Elements& elements, Operand operand) const {
+        return elements.dtype == stored_as<A>() && (inner_.total == 1 || step_of(operand) == 1);
     }
 
-    template <class T>
-    const T* read(const Source& source, T* packed, const std::int64_t* offset, std::int64_t row, std::int64_t first,
-                  std::int64_t n) const {
-        const std::int64_t start = at(offset, source.operand, row, first);
-        if (source.direct) return static_cast<const T*>(source.elements.data) + start;
-        load(packed, source.elements, start, inner_.stride[source.operand], n);
-        return packed;
+    const A* input(int i, std::int64_t start, std::int64_t n) {
+        const Source& source = inputs_[i];
+        if (source.direct) return static_cast<const A*>(source.elements.data) + start;
+        load(packed_inputs_[i], source.elements, start, step_of(source.operand), n);
+        return packed_inputs_[i];
+    }
+    const C* coefficient(int i, std::int64_t start, std::int64_t first, std::int64_t n) {
+        const Coefficient& c = coefficients_[i];
+        if (c.direct) {
+            return static_cast<const C*>(c.elements.data) + start + (c.along.constant(inner_) ? 0 : first);
+        }
+        load_along(packed_coefficients_[i], c.elements, start, inner_, c.along, first, n);
+        return packed_coefficients_[i];
     }
 
     template <class Body>
     void run(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t n,
              Body&& body) {
-        Tile<A> tile{};
-        tile.rows = rows;
-        tile.n = n;
+        const auto at = [&](Operand operand) { return offset[operand] + row * rows_.stride[operand]; };
+        Tile<A> result{};
+        result.rows = rows;
+        result.n = n;
+        result.first = first;
         for (int i = 0; i < input_count_; ++i) {
-            tile.input[i] = read(inputs_[i], packed_inputs_[i], offset, row, first, n);
-            tile.input_row[i] = rows_.stride[inputs_[i].operand];
+            const Operand operand = inputs_[i].operand;
+            result.input[i] = input(i, at(operand) + first * step_of(operand), n);
+            result.input_row[i] = rows_.stride[operand];
         }
         for (int i = 0; i < coefficient_count_; ++i) {
-            const Source& source = coefficients_[i];
-            tile.coefficient[i] =
-                read(source, packed_coefficients_[i], offset, row, first, varies(source.operand) ? n : 1);
-            tile.coefficient_row[i] = rows_.stride[source.operand];
+            const Operand operand = coefficients_[i].operand;
+            result.coefficient[i] = coefficient(i, at(operand), first, n);
+            result.coefficient_row[i] = coefficients_[i].direct ? rows_.stride[operand] : 0;
         }
-        tile.target = at(offset, target_, row, first);
-        tile.target_row = rows_.stride[target_];
+        result.target = at(target_);
+        result.target_row = rows_.stride[target_];
         if (!output_.elements.given()) {
-            body(tile);
+            body(result);
             return;
         }
-        const std::int64_t start = at(offset, output_.operand, row, first);
-        tile.output = output_.direct ? static_cast<A*>(output_.elements.data) + start : packed_output_;
-        tile.output_row = rows_.stride[output_.operand];
-        body(tile);
-        if (!output_.direct) store(output_.elements, start, inner_.stride[output_.operand], packed_output_, n);
+        const std::int64_t step = step_of(output_.operand), start = at(output_.operand) + first * step;
+        result.output = output_.direct ? static_cast<A*>(output_.elements.data) + start : packed_output_;
+        result.output_row = rows_.stride[output_.operand];
+        body(result);
+        if (!output_.direct) store(output_.elements, start, step, packed_output_, n);
     }
 
     Nest nest_;
-    Loop inner_{1, false, {}}, rows_{1, false, {}};
-    int outside_;
+    InnerLoop inner_;
+    Loop rows_{1, false, {}};
+    int outside_, first_inner_ = 0;  // loops of the nest
     int input_count_ = 0, coefficient_count_ = 0;
     Operand target_ = op_x;
-    Source inputs_[Tile<A>::max_inputs], coefficients_[Tile<A>::max_coefficients], output_{{}, op_x, false};
-    alignas(64) A packed_inputs_[Tile<A>::max_inputs][length];
-    alignas(64) A packed_output_[length];
-    alignas(64) C packed_coefficients_[Tile<A>::max_coefficients][length];
+    Along target_along_;
+    Source inputs_[Tile<A>::max_inputs], output_{{}, op_x, false};
+    Coefficient coefficients_[Tile<A>::max_coefficients];
+    alignas(64) A packed_inputs_[Tile<A>::max_inputs][tile];
+    alignas(64) A packed_output_[tile];
+    alignas(64) C packed_coefficients_[Tile<A>::max_coefficients][tile];
 };
 
 }  // namespace anynorm::detail

@@ -67,6 +67,23 @@ std::vector<float> normalized(const Shape& shape, int axis, int threads) {
     return y.values();
 }
 
+/// grad_input, then grad_weight and grad_bias, whose partial sums several threads write.
+std::vector<float> gradients(const Shape& shape, int axis, int threads) {
+    Random random(3);
+    Tensor<float> x(shape), grad_output(shape), grad_input(shape);
+    x.fill([&](std::int64_t) { return random.unit(); });
+    grad_output.fill([&](std::int64_t) { return random.unit(); });
+    Tensor<float> grad_weight({shape[1]}), grad_bias({shape[1]});
+    normalize_backward(grad_output.view(), x.view(), {{axis}},
+                       {grad_input.view(), grad_weight.view(), grad_bias.view()}, {.num_threads = threads});
+    std::vector<float> result = grad_input.values();
+    for (Tensor<float>* each : {&grad_weight, &grad_bias}) {
+        const std::vector<float> values = each->values();
+        result.insert(result.end(), values.begin(), values.end());
+    }
+    return result;
+}
+
 const Shape rows = {75, 1000};
 const Shape few_rows = {2, 37000};
 
@@ -91,6 +108,18 @@ TEST_P(Hook, IsUsedAndGivesTheSameBits) {
             EXPECT_GE(hook_calls, 1);
             EXPECT_GE(hook_tasks, 2);
             EXPECT_EQ(most_threads, threads);
+        }
+    }
+}
+
+TEST_P(Hook, EveryScheduleGivesTheSameBits) {
+    for (const Shape& shape : {rows, few_rows, Shape{3000, 48}}) {
+        for (int axis : {0, 1}) {
+            const std::vector<float> results = normalized(shape, axis, 1), expected = gradients(shape, axis, 1);
+            const UseHook use(GetParam().hook);
+            EXPECT_EQ(different_bits(normalized(shape, axis, 4), results), 0);
+            EXPECT_EQ(different_bits(gradients(shape, axis, 4), expected), 0);
+            EXPECT_GE(hook_calls, 2);
         }
     }
 }

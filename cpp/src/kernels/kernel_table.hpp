@@ -115,6 +115,24 @@ struct GradientInputArgs {
     bool stream;
 };
 
+/// Gradients of `rows` sets, each a row of `n` elements with stride 1: for every row its sums, which give its slope and
+/// offset, then grad_input. weight is constant or has stride 1 along n: the kernel says which, and whether the sums of
+/// the parameters are wanted.
+template <class X>
+struct GradientRowsArgs {
+    using C = Compute<X>;
+    std::int64_t rows, n;
+    const X *x, *grad_output;
+    X* grad_input;  ///< or nullptr
+    const C* weight;
+    std::int64_t x_row, grad_output_row, grad_input_row, weight_row;
+    const Cell* cells;  ///< `rows` of them
+    double eps;
+    bool center, frozen, stream;
+    double *s1, *s2;                  ///< where the sums of each row go, or nullptr
+    double *bias_sums, *weight_sums;  ///< n of each, to which those of the rows are added
+};
+
 /// The kernels for elements stored as X.
 template <class X>
 struct Kernels {
@@ -135,6 +153,8 @@ struct Kernels {
     void (*gradient_sums_row[4])(const GradientSumsArgs<X>&) noexcept;
     void (*gradient_sums_column[4])(const GradientSumsArgs<X>&) noexcept;
     void (*gradient_input[4])(const GradientInputArgs<X>&) noexcept;
+    /// Indexed by gradient_rows_index().
+    void (*gradient_rows[4])(const GradientRowsArgs<X>&) noexcept;
     /// n neighbouring elements to and from the compute type.
     void (*promote)(Compute<X>* to, const X* from, std::int64_t n) noexcept;
     void (*demote)(X* to, const Compute<X>* from, std::int64_t n) noexcept;
@@ -148,6 +168,9 @@ constexpr int rows_index(bool weight_varies, bool bias_varies) noexcept {
 }
 constexpr int gradient_index(bool stat_varies, bool weight_varies) noexcept {
     return (stat_varies ? 2 : 0) + (weight_varies ? 1 : 0);
+}
+constexpr int gradient_rows_index(bool weight_varies, bool parameters) noexcept {
+    return (weight_varies ? 2 : 0) + (parameters ? 1 : 0);
 }
 
 struct KernelTable {

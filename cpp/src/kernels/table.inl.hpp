@@ -3,9 +3,11 @@
 #pragma once
 
 #include "affine.inl.hpp"
-#include "backward.inl.hpp"
 #include "beside.inl.hpp"
 #include "columns.inl.hpp"
+#include "gradient_input.inl.hpp"
+#include "gradient_rows.inl.hpp"
+#include "gradient_sums.inl.hpp"
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
 #include "rows.inl.hpp"
@@ -36,6 +38,9 @@ constexpr Kernels<X> MakeKernels() {
          GradientSumsColumn<X, true, true>},
         {GradientInput<X, false, false>, GradientInput<X, false, true>, GradientInput<X, true, false>,
          GradientInput<X, true, true>},
+        // In the order of gradient_rows_index(): weight, parameters.
+        {GradientRows<X, false, false>, GradientRows<X, false, true>, GradientRows<X, true, false>,
+         GradientRows<X, true, true>},
         Promote<X>,
         Demote<X>,
     };

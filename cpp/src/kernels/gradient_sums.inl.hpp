@@ -26,6 +26,12 @@ struct Padded {
     }
 };
 
+/// x - mean. One float64 holds the pair of a float32 mean.
+template <class X>
+[[gnu::always_inline]] inline D Deviation(D x, D mean, D mean_lo) {
+    return sizeof(X) == sizeof(double) ? (x - mean) - mean_lo : x - mean;
+}
+
 /// grad_output * weight of one vector of float64.
 template <bool weight_varies, class X>
 [[gnu::always_inline]] inline D Weighted(const X* grad_output, const Compute<X>* weight) {
@@ -97,9 +103,7 @@ void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
 
 // ---- Down columns ------------------------------------------------------------------------------------------------
 
-/// The columns of one step: two vectors, whose sums of both kinds are in registers while rows go by.
-constexpr int column_step = 2 * Pack<double>::lanes;
-/// Rows at a time: the sums are loaded and stored once for them, and memory is walked nearly in its order.
+/// Rows at a time: the sums of 16 columns are in registers while they go by, and memory is walked nearly in its order.
 constexpr std::int64_t row_step = 8;
 
 /// What is constant on each of a few rows.
@@ -107,42 +111,54 @@ struct RowConstants {
     double mean[row_step], mean_lo[row_step], rstd[row_step], weight[row_step];
 };
 
-/// Adds `rows` rows to the sums of column_step columns.
+/// One of x, grad_output and weight in a few rows of 16 columns.
+template <class T>
+struct ColumnRows {
+    const T* at;
+    std::int64_t row;
+};
+
+/// Adds `rows` rows to the sums of 16 columns, and reads the next rows ahead: 0.6 of the time from memory.
 template <class X, bool stat_varies, bool weight_varies>
-[[gnu::always_inline]] inline void AddGradientRows(const GradientSumsArgs<X>& args, const RowConstants& constants,
-                                                   std::int64_t rows, const X* x, std::int64_t x_row, const X* dy,
-                                                   std::int64_t dy_row, std::int64_t column, const Compute<X>* weight,
-                                                   std::int64_t weight_row, double* to1, double* to2) {
+[[gnu::always_inline]] inline void AddGradientRows(ColumnRows<X> x, ColumnRows<X> dy, ColumnRows<Compute<X>> weight,
+                                                   const Compute<X>* mean_at, const Compute<X>* mean_lo_at,
+                                                   const Compute<X>* rstd, const RowConstants& constants,
+                                                   std::int64_t rows, double* to1, double* to2) {
     constexpr int lanes = Pack<double>::lanes;
-    D mean[2], mean_lo[2], s1[2], s2[2];
-    ANYNORM_UNROLL for (int i = 0; i < 2; ++i) {
-        s1[i] = s2[i] = Set(0.0);
-        if constexpr (!stat_varies) continue;
-        mean[i] = LoadPromote(args.mean + column + i * lanes);
-        mean_lo[i] = LoadPromote(args.mean_lo + column + i * lanes);
-    }
-    for (std::int64_t row = 0; row < rows; ++row) {
-        ANYNORM_UNROLL for (int i = 0; i < 2; ++i) {
-            D d = LoadPromote(x + row * x_row + i * lanes);
-            if constexpr (stat_varies) {
-                d = (d - mean[i]) - mean_lo[i];
-            } else {
-                d = ((d - Set(constants.mean[row])) - Set(constants.mean_lo[row])) * Set(constants.rstd[row]);
-            }
-            D g = Weighted<weight_varies>(dy + row * dy_row + i * lanes, weight + row * weight_row + i * lanes);
-            if constexpr (!weight_varies) g = g * Set(constants.weight[row]);
-            s1[i] = Accumulate(s1[i], g);
-            s2[i] = MulAdd(g, d, s2[i]);
+    constexpr bool pair = sizeof(X) == sizeof(double);
+    Pack<double> mean, mean_lo, s1 = PackSet(0.0), s2 = PackSet(0.0);
+    if constexpr (stat_varies) {
+        ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
+            mean.piece[i] = LoadPromote(mean_at + i * lanes);
+            mean_lo.piece[i] = LoadPromote(mean_lo_at + i * lanes);
+            if constexpr (!pair) mean.piece[i] = mean.piece[i] + mean_lo.piece[i];
         }
     }
-    ANYNORM_UNROLL for (int i = 0; i < 2; ++i) {
-        if constexpr (stat_varies) s2[i] = s2[i] * LoadPromote(args.rstd + column + i * lanes);
-        StoreU(to1 + i * lanes, LoadU(to1 + i * lanes) + s1[i]);
-        StoreU(to2 + i * lanes, LoadU(to2 + i * lanes) + s2[i]);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const X *const x_row = x.at + row * x.row, *const dy_row = dy.at + row * dy.row;
+        __builtin_prefetch(x_row + row_step * x.row);
+        __builtin_prefetch(dy_row + row_step * dy.row);
+        ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
+            D d = LoadPromote(x_row + i * lanes);
+            if constexpr (stat_varies) {
+                d = Deviation<X>(d, mean.piece[i], mean_lo.piece[i]);
+            } else {
+                d = Deviation<X>(d, Set(constants.mean[row]), Set(constants.mean_lo[row])) * Set(constants.rstd[row]);
+            }
+            D g = Weighted<weight_varies>(dy_row + i * lanes, weight.at + row * weight.row + i * lanes);
+            if constexpr (!weight_varies) g = g * Set(constants.weight[row]);
+            s1.piece[i] = Accumulate(s1.piece[i], g);
+            s2.piece[i] = MulAdd(g, d, s2.piece[i]);
+        }
+    }
+    ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
+        if constexpr (stat_varies) s2.piece[i] = s2.piece[i] * LoadPromote(rstd + i * lanes);
+        StoreU(to1 + i * lanes, LoadU(to1 + i * lanes) + s1.piece[i]);
+        StoreU(to2 + i * lanes, LoadU(to2 + i * lanes) + s2.piece[i]);
     }
 }
 
-/// The columns that are left over: fewer than column_step.
+/// The columns that are left over: fewer than 16.
 template <class X, bool stat_varies, bool weight_varies>
 [[gnu::noinline]] void AddLastColumns(const GradientSumsArgs<X>& args, const RowConstants& constants,
                                       std::int64_t first_row, std::int64_t rows, std::int64_t column) {
@@ -161,12 +177,9 @@ template <class X, bool stat_varies, bool weight_varies>
     const std::int64_t stat = stat_varies ? column : 0, stats = stat_varies ? count : 1;
     const Padded<C> mean(args.mean + stat, stats), mean_lo(args.mean_lo + stat, stats), rstd(args.rstd + stat, stats);
     Padded<double> s1(args.s1 + column, count), s2(args.s2 + column, count);
-    GradientSumsArgs<X> last = args;
-    last.mean = mean.elements;
-    last.mean_lo = mean_lo.elements;
-    last.rstd = rstd.elements;
-    AddGradientRows<X, stat_varies, weight_varies>(last, constants, rows, x, pack_size, dy, pack_size, 0, weight,
-                                                   pack_size, s1.elements, s2.elements);
+    AddGradientRows<X, stat_varies, weight_varies>({x, pack_size}, {dy, pack_size}, {weight, pack_size}, mean.elements,
+                                                   mean_lo.elements, rstd.elements, constants, rows, s1.elements,
+                                                   s2.elements);
     for (std::int64_t i = 0; i < count; ++i) {
         args.s1[column + i] = s1.elements[i];
         args.s2[column + i] = s2.elements[i];
@@ -181,91 +194,25 @@ void GradientSumsColumn(const GradientSumsArgs<X>& args) noexcept {
         const std::int64_t rows = args.rows - first < row_step ? args.rows - first : row_step;
         for (std::int64_t i = 0; i < rows; ++i) {
             const std::int64_t stat = (first + i) * args.stat_row;
-            constants.mean[i] = stat_varies ? 0 : static_cast<double>(args.mean[stat]);
-            constants.mean_lo[i] = stat_varies ? 0 : static_cast<double>(args.mean_lo[stat]);
+            // One float64 holds the pair of a float32 mean.
+            constexpr bool pair = sizeof(X) == sizeof(double);
+            const double mean_lo = stat_varies ? 0 : static_cast<double>(args.mean_lo[stat]);
+            constants.mean[i] = stat_varies ? 0 : static_cast<double>(args.mean[stat]) + (pair ? 0 : mean_lo);
+            constants.mean_lo[i] = mean_lo;
             constants.rstd[i] = stat_varies ? 1 : static_cast<double>(args.rstd[stat]);
             constants.weight[i] = weight_varies ? 1 : static_cast<double>(args.weight[(first + i) * args.weight_row]);
         }
         const X *const x = args.x + first * args.x_row, *const dy = args.grad_output + first * args.grad_output_row;
         const Compute<X>* const weight = args.weight + (weight_varies ? first * args.weight_row : 0);
         std::int64_t column = 0;
-        for (; column + column_step <= args.n; column += column_step) {
+        for (; column + pack_size <= args.n; column += pack_size) {
+            const std::int64_t stat = stat_varies ? column : 0;
             AddGradientRows<X, stat_varies, weight_varies>(
-                args, constants, rows, x + column, args.x_row, dy + column, args.grad_output_row, column,
-                weight + (weight_varies ? column : 0), args.weight_row, args.s1 + column, args.s2 + column);
+                {x + column, args.x_row}, {dy + column, args.grad_output_row},
+                {weight + (weight_varies ? column : 0), args.weight_row}, args.mean + stat, args.mean_lo + stat,
+                args.rstd + stat, constants, rows, args.s1 + column, args.s2 + column);
         }
         if (column < args.n) AddLastColumns<X, stat_varies, weight_varies>(args, constants, first, rows, column);
-    }
-}
-
-// ---- grad_input --------------------------------------------------------------------------------------------------
-
-template <class X, bool stat_varies, bool weight_varies>
-struct GradientInputRow {
-    using C = Compute<X>;
-    const X *x, *dy;
-    const C *mean, *slope, *offset, *rstd, *weight;
-    Pack<C> row_mean, row_slope, row_offset, row_rstd, row_weight, row_scale;
-
-    [[gnu::always_inline]] GradientInputRow(const X* x_at, const X* dy_at, const C* mean_at, const C* slope_at,
-                                            const C* offset_at, const C* rstd_at, const C* weight_at)
-        : x(x_at),
-          dy(dy_at),
-          mean(mean_at),
-          slope(slope_at),
-          offset(offset_at),
-          rstd(rstd_at),
-          weight(weight_at),
-          row_mean(PackSet(stat_varies ? C(0) : *mean_at)),
-          row_slope(PackSet(stat_varies ? C(0) : *slope_at)),
-          row_offset(PackSet(stat_varies ? C(0) : *offset_at)),
-          row_rstd(PackSet(stat_varies ? C(0) : *rstd_at)),
-          row_weight(PackSet(weight_varies ? C(0) : *weight_at)),
-          row_scale(row_rstd * row_weight) {}
-
-    [[gnu::always_inline]] Pack<C> Results(std::int64_t i) const {
-        const Pack<C> d = PackLoad(x + i) - (stat_varies ? PackLoad(mean + i) : row_mean);
-        const Pack<C> along = PackMulAdd(stat_varies ? PackLoad(slope + i) : row_slope, d,
-                                         stat_varies ? PackLoad(offset + i) : row_offset);
-        const Pack<C> scale = !stat_varies && !weight_varies ? row_scale
-                                                             : (stat_varies ? PackLoad(rstd + i) : row_rstd) *
-                                                                   (weight_varies ? PackLoad(weight + i) : row_weight);
-        return PackMulAdd(scale, PackLoad(dy + i), along);
-    }
-};
-
-/// Fewer than 16 elements.
-template <class X, bool stat_varies, bool weight_varies>
-[[gnu::noinline]] void GradientInputTail(const X* x, const X* dy, X* dx, const Compute<X>* mean,
-                                         const Compute<X>* slope, const Compute<X>* offset, const Compute<X>* rstd,
-                                         const Compute<X>* weight, std::int64_t count) {
-    const std::int64_t stats = stat_varies ? count : 1, weights = weight_varies ? count : 1;
-    const Padded<X> x_end(x, count), dy_end(dy, count);
-    const Padded<Compute<X>> mean_end(mean, stats), slope_end(slope, stats), offset_end(offset, stats),
-        rstd_end(rstd, stats), weight_end(weight, weights);
-    const GradientInputRow<X, stat_varies, weight_varies> row(x_end.elements, dy_end.elements, mean_end.elements,
-                                                              slope_end.elements, offset_end.elements,
-                                                              rstd_end.elements, weight_end.elements);
-    PackStoreN(dx, count, row.Results(0));
-}
-
-/// grad_input of every row.
-template <class X, bool stat_varies, bool weight_varies>
-void GradientInput(const GradientInputArgs<X>& args) noexcept {
-    for (std::int64_t r = 0; r < args.rows; ++r) {
-        const X *const x = args.x + r * args.x_row, *const dy = args.grad_output + r * args.grad_output_row;
-        X* const dx = args.grad_input + r * args.grad_input_row;
-        const std::int64_t stat = r * args.stat_row;
-        const Compute<X>* const weight = args.weight + r * args.weight_row;
-        const GradientInputRow<X, stat_varies, weight_varies> row(x, dy, args.mean + stat, args.slope + stat,
-                                                                  args.offset + stat, args.rstd + stat, weight);
-        std::int64_t i = 0;
-        for (; i + pack_size <= args.n; i += pack_size) PackStore(dx + i, row.Results(i));
-        if (i == args.n) continue;
-        const std::int64_t s = stat + (stat_varies ? i : 0);
-        GradientInputTail<X, stat_varies, weight_varies>(x + i, dy + i, dx + i, args.mean + s, args.slope + s,
-                                                         args.offset + s, args.rstd + s,
-                                                         weight + (weight_varies ? i : 0), args.n - i);
     }
 }
 

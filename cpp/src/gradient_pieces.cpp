@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gradient_pieces.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tiles.hpp"
+
+namespace anynorm::detail {
+namespace {
+
+/// A tile as the kernels that sum take it.
+template <class A>
+kernels::GradientSumsArgs<A> sums_args(const Tile<A>& from, const kernels::Compute<A>* constant_weight) {
+    const bool weighted = constant_weight == nullptr;
+    return {.rows = from.rows,
+            .n = from.n,
+            .x = from.input[0],
+            .grad_output = from.input[1],
+            .mean = from.coefficient[0],
+            .mean_lo = from.coefficient[1],
+            .rstd = from.coefficient[2],
+            .weight = weighted ? from.coefficient[3] : constant_weight,
+            .x_row = from.input_row[0],
+            .grad_output_row = from.input_row[1],
+            .stat_row = from.coefficient_row[0],
+            .weight_row = weighted ? from.coefficient_row[3] : 0,
+            .s1 = nullptr,
+            .s2 = nullptr,
+            .sum_row = from.target_row};
+}
+
+/// Calls body(args of one row, row) for every row.
+template <class A, class Body>
+void for_each_row(kernels::GradientSumsArgs<A> args, Body&& body) {
+    const std::int64_t rows = args.rows;
+    args.rows = 1;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        body(args, row);
+        args.x += args.x_row;
+        args.grad_output += args.grad_output_row;
+        args.mean += args.stat_row;
+        args.mean_lo += args.stat_row;
+        args.rstd += args.stat_row;
+        args.weight += args.weight_row;
+    }
+}
+
+}  // namespace
+
+template <class C>
+void make_slopes(const GradientCall& call, const Elements& weight, const Nest& piece, const kernels::Cell* cells,
+                 double elements_of_set, const Sums& sums, const C* mean_lo, const Slopes<C>& out) noexcept {
+    const Nest kept = kept_loops(piece);
+    std::int64_t i = 0;
+    walk(kept, kept.depth, [&](const std::int64_t* offset) {
+        const kernels::Cell& cell = cells[i];
+        const double rstd = 1 / std::sqrt(cell.m2 / cell.count + call.eps);
+        const double scale = rstd * (weight.given() ? element_at(weight, offset[op_weight]) : 1.0);
+        double slope = 0, shift = 0;
+        if (!call.frozen) {
+            slope = -rstd * scale * sums.s2[i] / elements_of_set;
+            if (call.center) shift = -scale * sums.s1[i] / elements_of_set;
+        }
+        out.slope[i] = static_cast<C>(slope);
+        out.offset[i] = static_cast<C>(shift - slope * static_cast<double>(mean_lo[i]));
+        out.scale[i] = static_cast<C>(scale);
+        ++i;
+    });
+}
+
+template void make_slopes<float>(const GradientCall&, const Elements&, const Nest&, const kernels::Cell*, double,
+                                 const Sums&, const float*, const Slopes<float>&) noexcept;
+template void make_slopes<double>(const GradientCall&, const Elements&, const Nest&, const kernels::Cell*, double,
+                                  const Sums&, const double*, const Slopes<double>&) noexcept;
+
+template <class A>
+void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
+                       const Nest& piece, Operand target, const CoefficientsOf<A>& statistics,
+                       const Sums& sums) noexcept {
+    using C = kernels::Compute<A>;
+    const bool weighted = weight.given();
+    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output),
+                   operand_set(op_cell, weighted ? op_weight : target, target));
+    tiles.add_input(call.x, op_x);
+    tiles.add_input(call.grad_output, op_grad_output);
+    for (C* coefficient : {statistics.mean, statistics.mean_lo, statistics.rstd}) {
+        tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
+    }
+    if (weighted) tiles.add_coefficient(weight, op_weight);
+    tiles.set_target(target);
+    const int index = kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight));
+    const auto along = kernels.gradient_sums_row[index], down = kernels.gradient_sums_column[index];
+    const C one = 1, *const constant_weight = weighted ? nullptr : &one;
+    const auto add = [&](auto kernel, kernels::GradientSumsArgs<A> args, std::int64_t at) {
+        args.s1 = sums.s1 + at;
+        args.s2 = sums.s2 + at;
+        kernel(args);
+    };
+    if (!tiles.varies(target)) {
+        tiles.for_each([&](const Tile<A>& of) { add(along, sums_args(of, constant_weight), of.target); });
+        return;
+    }
+    if (!tiles.target_repeats()) {
+        tiles.for_each([&](const Tile<A>& of) {
+            const kernels::GradientSumsArgs<A> args = sums_args(of, constant_weight);
+            const std::int64_t at = of.target + of.first;
+            if (of.target_row == 0) return add(down, args, at);
+            for_each_row(
+                args, [&](const auto& row_args, std::int64_t row) { add(down, row_args, at + row * of.target_row); });
+        });
+        return;
+    }
+    // Each element of the tile is summed down its column, and the columns are then added to their places.
+    double s1[tile], s2[tile];
+    const auto add_columns = [&](const Tile<A>& of, kernels::GradientSumsArgs<A> args, std::int64_t shift) {
+        std::fill_n(s1, of.n, 0.0);
+        std::fill_n(s2, of.n, 0.0);
+        args.s1 = s1;
+        args.s2 = s2;
+        down(args);
+        for (std::int64_t i = 0; i < of.n; ++i) {
+            const std::int64_t at = tiles.target_at(of, i) + shift;
+            sums.s1[at] += s1[i];
+            sums.s2[at] += s2[i];
+        }
+    };
+    tiles.for_each([&](const Tile<A>& of) {
+        const kernels::GradientSumsArgs<A> args = sums_args(of, constant_weight);
+        if (of.target_row == 0) return add_columns(of, args, 0);
+        for_each_row(args,
+                     [&](const auto& row_args, std::int64_t row) { add_columns(of, row_args, row * of.target_row); });
+    });
+}
+
+template <class A>
+void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
+                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, bool stream) noexcept {
+    using C = kernels::Compute<A>;
+    const bool weighted = weight.given();
+    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y),
+                   operand_set(op_cell, weighted ? op_weight : op_cell));
+    tiles.add_input(call.x, op_x);
+    tiles.add_input(call.grad_output, op_grad_output);
+    tiles.set_output(call.grad_input, op_y);
+    for (C* coefficient : {sets.mean, sets.slope, sets.offset, sets.scale}) {
+        tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
+    }
+    if (weighted) tiles.add_coefficient(weight, op_weight);
+    const bool streams = stream && tiles.output_direct();
+    const auto kernel =
+        kernels.gradient_input[kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight))];
+    const C one = 1;
+    tiles.for_each([&](const Tile<A>& of) {
+        kernel({of.rows, of.n, of.input[0], of.input[1], of.output, of.coefficient[0], of.coefficient[1],
+                of.coefficient[2], of.coefficient[3], weighted ? of.coefficient[4] : &one, of.input_row[0],
+                of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0, streams});
+    });
+}
+
+template <class A>
+void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
+                   const Nest& piece, const kernels::Cell* cells, bool stream, const Sums& sets,
+                   const Sums& parameters) noexcept {
+    using C = kernels::Compute<A>;
+    const Nest nest = coalesce(piece, operand_set(op_x, op_grad_output, op_y, op_weight));
+    const Loop& inner = nest.loops[nest.depth - 1];
+    kernels::GradientRowsArgs<A> args{};
+    args.rows = 1;
+    args.n = inner.n;
+    args.eps = call.eps;
+    args.center = call.center;
+    args.frozen = call.frozen;
+    args.stream = stream;
+    args.cells = cells;
+    args.s1 = sets.s1;
+    args.s2 = sets.s2;
+    args.bias_sums = parameters.s1;
+    args.weight_sums = parameters.s2;
+    int outside = nest.depth - 1;
+    if (outside > 0) {
+        const Loop& rows = nest.loops[--outside];
+        args.rows = rows.n;
+        args.x_row = rows.stride[op_x];
+        args.grad_output_row = rows.stride[op_grad_output];
+        args.grad_input_row = rows.stride[op_y];
+        args.weight_row = rows.stride[op_weight];
+    }
+    const auto kernel =
+        kernels.gradient_rows[kernels::gradient_rows_index(inner.stride[op_weight] != 0, parameters.s1 != nullptr)];
+    walk(nest, outside, [&](const std::int64_t* offset) {
+        args.x = static_cast<const A*>(call.x.data) + offset[op_x];
+        args.grad_output = static_cast<const A*>(call.grad_output.data) + offset[op_grad_output];
+        if (call.grad_input.given()) args.grad_input = static_cast<A*>(call.grad_input.data) + offset[op_y];
+        args.weight = static_cast<const C*>(weight.data) + offset[op_weight];
+        kernel(args);
+        args.cells += args.rows;
+        if (args.s1 == nullptr) return;
+        args.s1 += args.rows;
+        args.s2 += args.rows;
+    });
+}
+
+#define ANYNORM_INSTANTIATE(A)                                                                                        \
+    template void add_gradient_sums<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&, \
+                                       Operand, const CoefficientsOf<A>&, const Sums&) noexcept;                      \
+    template void write_grad_input<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,  \
+                                      const Slopes<kernels::Compute<A>>&, bool) noexcept;                             \
+    template void gradient_rows<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,     \
+                                   const kernels::Cell*, bool, const Sums&, const Sums&) noexcept;
+ANYNORM_INSTANTIATE(float)
+ANYNORM_INSTANTIATE(double)
+ANYNORM_INSTANTIATE(kernels::F16)
+ANYNORM_INSTANTIATE(kernels::BF16)
+#undef ANYNORM_INSTANTIATE
+
+}  // namespace anynorm::detail
