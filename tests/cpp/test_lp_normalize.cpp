@@ -198,7 +198,7 @@ TEST(LpNormalizeValues, FarFromOneAndNotFinite) {
         return y;
     };
     for (const double p : norms) {
-        EXPECT_EQ(run({2e38f, 0, 0}, p, 1e-12), (std::vector<float>{1, 0, 0}));
+        EXPECT_EQ(run({0x1p127f, 0, 0}, p, 1e-12), (std::vector<float>{1, 0, 0}));
         EXPECT_EQ(run({0, -1e-30f}, p, 0), (std::vector<float>{0, -1}));
         EXPECT_EQ(run({0, 0}, p, 1e-12), (std::vector<float>{0, 0}));
         EXPECT_TRUE(std::isnan(run({0, 0}, p, 0)[0]));
