@@ -41,11 +41,19 @@ def _with_bias(y, bias):
     return y if bias is None else y + np.reshape(np.asarray(bias, np.float64), (-1, *[1] * (y.ndim - 2)))
 
 
+def total(terms, axis):
+    """The sum along the axes, which stay at length 1. NumPy adds rows pairwise, but columns one by one."""
+    axes = tuple(range(terms.ndim)) if axis is None else np.atleast_1d(np.array(axis, int)) % max(terms.ndim, 1)
+    rows = np.moveaxis(terms, axes, range(-len(axes), 0))
+    kept = rows.shape[: terms.ndim - len(axes)]
+    return np.expand_dims(np.ascontiguousarray(rows).reshape(*kept, -1).sum(axis=-1), tuple(sorted(axes)))
+
+
 def lp_norm(x, p, axis):
     magnitudes = np.abs(np.asarray(x, np.float64))
     if p == math.inf:
         return magnitudes.max(axis=axis, keepdims=True)
-    return (magnitudes**p).sum(axis=axis, keepdims=True) ** (1 / p)
+    return total(magnitudes**p, axis) ** (1 / p)
 
 
 def lp_normalize(x, p=2, axis=1, eps=1e-12):
@@ -58,8 +66,8 @@ def lp_normalize_backward(grad_output, x, p=2, axis=1, eps=1e-12):
     y = x / np.where(norm == 0, 1, norm)
     if p == math.inf:
         largest = np.abs(x) == norm
-        derivative = np.sign(x) * largest / largest.sum(axis=axis, keepdims=True)
+        derivative = np.sign(x) * largest / total(largest, axis)
     else:
         derivative = np.sign(x) * np.abs(y) ** (p - 1)
-    through = grad_output - derivative * (grad_output * y).sum(axis=axis, keepdims=True)
+    through = grad_output - derivative * total(grad_output * y, axis)
     return np.where(norm < eps, grad_output / eps if eps else np.nan, through / np.where(norm == 0, np.nan, norm))

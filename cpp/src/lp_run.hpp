@@ -78,7 +78,7 @@ class LpRun {
             for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
                 chunk_sums.clear(count);
                 add_sums(chunks_.of(piece, chunk), chunk_sums);
-                merge_sums<p>(sums, chunk_sums, count);
+                merge_sums<p, with_gradient>(sums, chunk_sums, count);
             }
             write(piece, make_factors<p>(sums, count, call_.eps));
         });
@@ -105,7 +105,7 @@ class LpRun {
             add_sums(chunks_.of(piece_of(plan_.nest, plan_.sets, index % pieces), chunk), sums.at(chunk * sets));
         });
         for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
-            merge_sums<p>(sums, sums.at(chunk * sets), sets);
+            merge_sums<p, with_gradient>(sums, sums.at(chunk * sets), sets);
         }
         const LpFactors factors = make_factors<p>(sums, sets, call_.eps);
         for_each_piece(plan_.elements.pieces, plan_.threads,

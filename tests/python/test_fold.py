@@ -74,7 +74,8 @@ def test_a_folded_layer_is_the_layer_and_the_batch_norm(layer, plain, dtype):
     folded = fold(layer, weight, bias, mean, var, bn_weight, bn_bias, 1e-3)
     assert [array.dtype for array in folded] == [dtype, dtype]
     assert [array.shape for array in folded] == [weight.shape, (layer.channels,)]
-    np.testing.assert_allclose(layer.apply(x, *folded), y, rtol=0, atol=(1e-6 if dtype == np.float32 else 1e-14) * np.abs(y).max())
+    tolerance = 1e-6 if dtype == np.float32 else 1e-14
+    np.testing.assert_allclose(layer.apply(x, *folded), y, rtol=0, atol=tolerance * np.abs(y).max())
     assert cases.same_bits(weight, before)
 
 
@@ -129,12 +130,12 @@ def test_torch(layer):
         for parameter, array in zip(parameters, arrays[1:], strict=True):
             parameter.copy_(array)
         folded = fold(layer, *(parameter.detach().numpy() for parameter in parameters))
-        fused = fusion.fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
-            transpose=layer.transpose,
-        )  # fmt: skip
         expected = norm(conv(arrays[0])).numpy()
-        if not (layer.transpose and layer.groups > 1):  # torch scales only the first group of those
+        if not (layer.transpose and layer.groups > 1):  # which torch's own function does not take
+            fused = fusion.fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+                transpose=layer.transpose,
+            )  # fmt: skip
             for ours, theirs in zip(folded, fused, strict=True):
                 np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-6)
         conv.weight.copy_(torch.from_numpy(folded[0]))
