@@ -32,9 +32,9 @@ def sample(shape, dtype, seed=3):
 
 
 def assert_close(got, exact, scale=1.0):
-    """A rounding of the arithmetic, which for p=2 is that of float32, and one of the result."""
+    """The rounding of the arithmetic, which for p=2 is that of float32, and that of the result."""
     assert got.shape == exact.shape
-    allowed = (2e-15 if got.dtype == np.float64 else 4e-7) + 1.01 * ROUNDING[got.dtype]
+    allowed = (1e-14 if got.dtype == np.float64 else 4e-7) + 1.01 * ROUNDING[got.dtype]
     assert np.all(np.abs(got.astype(np.float64) - exact) <= allowed * np.maximum(scale, np.abs(exact)))
 
 
