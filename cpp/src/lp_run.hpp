@@ -118,7 +118,8 @@ class LpRun {
         Scratch scratch(sizes.used());
         Carver carver(scratch.data());
         const LpSums sums(carver, sets * chunks_.count());
-        sums.clear(sets * chunks_.count());
+        sums.clear(sets);
+        for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) sums.at(chunk * sets).clear(sets);
         for_each_piece(cut.pieces * chunks_.count(), plan_.threads, [&](int, std::int64_t index) {
             const std::int64_t chunk = index / cut.pieces;
             add_sums(chunks_.of(piece_of(sums_nest_, cut, index % cut.pieces), chunk), sums.at(chunk * sets));
