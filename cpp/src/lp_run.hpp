@@ -170,7 +170,7 @@ class LpRun {
                 const A* const x = tile.input[0] + row * tile.input_row[0];
                 const A* const grad_output = with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr;
                 A* const result = tile.output == nullptr ? nullptr : tile.output + row * tile.output_row;
-                const std::int64_t set = tile.target + row * tile.target_row;
+                const std::int64_t set = tile.target + row * tile.target_row + step * tile.first;
                 if constexpr (std::is_same_v<A, C>) {
                     body(x, grad_output, result, tile.n, set);
                 } else {

@@ -39,14 +39,10 @@ class Tiles {
     /// `elementwise`: the inputs and the output, along which short inner loops are joined. `others`: the coefficients
     /// and the target.
     Tiles(const Nest& piece, OperandSet elementwise, OperandSet others)
-        : nest_(coalesce(piece, elementwise | others)), outside_(nest_.depth) {
-        if (outside_ > 0) inner_.join(nest_.loops[--outside_]);
-        while (outside_ > 0 && inner_.total < join_below && runs_on(nest_.loops[outside_ - 1], elementwise)) {
-            inner_.join(nest_.loops[--outside_]);
-        }
-        first_inner_ = outside_;
-        if (outside_ > 0) rows_ = nest_.loops[--outside_];
-    }
+        : Tiles(piece, elementwise | others, join_below, elementwise) {}
+
+    /// Rows are those of the nest, however short: for kernels that know a target of one set or of neighbouring ones.
+    Tiles(const Nest& piece, OperandSet operands) : Tiles(piece, operands, 0, operands) {}
 
     void add_input(const Elements& elements, Operand operand) {
         inputs_[input_count_++] = {elements, operand, neighbours(elements, operand)};
@@ -65,7 +61,7 @@ class Tiles {
     }
 
     /// Whether an operand varies along the rows of the tiles.
-    bool varies(Operand operand) const { return !along(operand).constant(inner_); }
+    bool varies(Operand operand) const { return inner_.total > 1 && !along(operand).constant(inner_); }
     /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
     bool target_repeats() const { return varies(target_) && !target_along_.contiguous(inner_); }
     bool output_direct() const { return output_.direct; }
@@ -95,6 +91,16 @@ class Tiles {
     }
 
   private:
+    Tiles(const Nest& piece, OperandSet operands, std::int64_t shortest, OperandSet elementwise)
+        : nest_(coalesce(piece, operands)), outside_(nest_.depth) {
+        if (outside_ > 0) inner_.join(nest_.loops[--outside_]);
+        while (outside_ > 0 && inner_.total < shortest && runs_on(nest_.loops[outside_ - 1], elementwise)) {
+            inner_.join(nest_.loops[--outside_]);
+        }
+        first_inner_ = outside_;
+        if (outside_ > 0) rows_ = nest_.loops[--outside_];
+    }
+
     struct Source {
         Elements elements;
         Operand operand;
