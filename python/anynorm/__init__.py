@@ -14,6 +14,7 @@ libraries; here both are PyTorch's: *momentum* is the share of the new value, an
 one.
 """
 
+from anynorm import nn
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
@@ -53,6 +54,7 @@ __all__ = [
     "layer_norm_backward",
     "max_threads",
     "moments",
+    "nn",
     "normalize",
     "normalize_backward",
     "result_pool",

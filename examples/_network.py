@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rest of a convolutional network in NumPy: what stands between the norms of the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from anynorm import nn
+
+Array = NDArray[Any]
+
+
+class Conv2d(nn.Layer):
+    """A convolution as in torch.nn: x of shape (N, C, H, W), weight (O, C / groups, K, K), padding of K // 2, no bias.
+
+    The patches are one large matrix (im2col), so that the work is one matrix product. Its result has the channels last
+    in memory, and is returned as the view (N, O, H, W): the norms read any strides without a copy.
+    """
+
+    parameter_names: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def __init__(
+        self, rng: np.random.Generator, channels: int, outputs: int, size: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        fan_in = channels // groups * size**2
+        shape = (outputs, channels // groups, size, size)
+        self.weight = rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32)  # He et al., arXiv:1502.01852
+        self.grad_weight = np.zeros_like(self.weight)
+        self.stride, self.groups = stride, groups
+
+    def _matrices(self) -> Array:
+        """The weight as one matrix a group, (G, C * K * K, O), with C and O those of a group."""
+        outputs = len(self.weight) // self.groups
+        return self.weight.reshape(self.groups, outputs, -1).transpose(0, 2, 1)
+
+    def forward(self, x: Array) -> Array:
+        size, stride = self.weight.shape[-1], self.stride
+        edge = size // 2
+        padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge))) if edge else x
+        windows = sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
+        n, c, h, w = windows.shape[:4]
+        patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, self.groups, -1)
+        self.patches, self.padded_shape, self.windows_shape = patches.transpose(1, 0, 2), padded.shape, (n, h, w, c)
+        y = self.patches @ self._matrices()  # (G, N * H * W, O)
+        return y.transpose(1, 0, 2).reshape(n, h, w, -1).transpose(0, 3, 1, 2)
+
+    def backward(self, grad_output: Array) -> Array:
+        size, stride, edge = self.weight.shape[-1], self.stride, self.weight.shape[-1] // 2
+        n, h, w, c = self.windows_shape
+        grad = grad_output.transpose(0, 2, 3, 1).reshape(n * h * w, self.groups, -1).transpose(1, 0, 2)
+        self.grad_weight += (grad.transpose(0, 2, 1) @ self.patches).reshape(self.weight.shape)
+        grad_patches = (grad @ self._matrices().transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, h, w, c, size, size)
+        grad_x = np.zeros((n, *self.padded_shape[2:], c), grad_output.dtype)
+        for i in range(size):  # each pixel gets back what every patch made of it
+            for j in range(size):
+                grad_x[:, i : i + stride * h : stride, j : j + stride * w : stride] += grad_patches[..., i, j]
+        height, width = (length - edge for length in self.padded_shape[2:])
+        return grad_x[:, edge:height, edge:width].transpose(0, 3, 1, 2)
+
+
+class Linear(nn.Layer):
+    """``x @ weight.T + bias``, as in torch.nn."""
+
+    parameter_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def __init__(self, rng: np.random.Generator, inputs: int, outputs: int) -> None:
+        self.weight = rng.normal(0, np.sqrt(1 / inputs), (outputs, inputs)).astype(np.float32)
+        self.bias = np.zeros(outputs, np.float32)
+        self.grad_weight, self.grad_bias = np.zeros_like(self.weight), np.zeros_like(self.bias)
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x @ self.weight.T + self.bias
+
+    def backward(self, grad_output: Array) -> Array:
+        self.grad_weight += grad_output.T @ self.x
+        self.grad_bias += grad_output.sum(axis=0)
+        return grad_output @ self.weight
+
+
+class ReLU(nn.Layer):
+    """``max(x, 0)``."""
+
+    def forward(self, x: Array) -> Array:
+        self.positive = x > 0
+        return x * self.positive
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * self.positive
+
+
+class GlobalAvgPool(nn.Layer):
+    """The mean of every channel: (N, C, H, W) to (N, C)."""
+
+    def forward(self, x: Array) -> Array:
+        self.shape = x.shape
+        return x.mean(axis=(2, 3))
+
+    def backward(self, grad_output: Array) -> Array:
+        n, c, h, w = self.shape
+        return np.broadcast_to(grad_output[:, :, None, None] / np.float32(h * w), self.shape)
+
+
+class Sequential(nn.Layer):
+    """Layers one after the other, with torch's names for their parameters: ``"0.weight"``."""
+
+    def __init__(self, *layers: Any) -> None:
+        self.layers = layers
+
+    def forward(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, grad_output: Array) -> Array:
+        for layer in reversed(self.layers):
+            grad_output = layer.backward(grad_output)
+        return grad_output
+
+    def train(self, mode: bool = True) -> Sequential:
+        for layer in self.layers:
+            layer.train(mode)
+        return super().train(mode)
+
+    def parameters(self) -> dict[str, Array]:
+        return dict(self._prefixed([layer.parameters() for layer in self.layers]))
+
+    def gradients(self) -> dict[str, Array]:
+        return dict(self._prefixed([layer.gradients() for layer in self.layers]))
+
+    @staticmethod
+    def _prefixed(arrays: Sequence[dict[str, Array]]) -> Iterator[tuple[str, Array]]:
+        return ((f"{k}.{name}", array) for k, named in enumerate(arrays) for name, array in named.items())
+
+
+class SGD:
+    """Stochastic gradient descent with momentum, and weight decay for all parameters."""
+
+    def __init__(self, network: nn.Layer, momentum: float = 0.9, weight_decay: float = 1e-4) -> None:
+        self.network, self.momentum, self.weight_decay = network, momentum, weight_decay
+        self.velocity = {name: np.zeros_like(value) for name, value in network.parameters().items()}
+
+    def step(self, rate: float) -> None:
+        """One step against the gradients, which are set to 0."""
+        gradients = self.network.gradients()
+        for name, value in self.network.parameters().items():
+            velocity, gradient = self.velocity[name], gradients[name]
+            gradient += np.float32(self.weight_decay) * value
+            velocity *= np.float32(self.momentum)
+            velocity += gradient
+            value -= np.float32(rate) * velocity
+        self.network.zero_grad()
+
+
+def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
+    """The mean cross entropy of the softmax, and its gradient with respect to `logits`."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    rows = np.arange(len(labels))
+    gradient = np.exp(log_p)
+    gradient[rows, labels] -= 1
+    return float(-log_p[rows, labels].mean()), gradient / np.float32(len(labels))
+
+
+def load_digits() -> tuple[Array, Array, Array, Array]:
+    """scikit-learn's 1797 handwritten digits of 8 x 8 pixels: training images, labels, test images, labels."""
+    try:
+        from sklearn import datasets  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise SystemExit(f'{error}. The digits are scikit-learn\'s: pip install "anynorm[examples]"') from None
+    digits = datasets.load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images = (digits.images[order, None] / 8 - 1).astype(np.float32)  # between -1 and 1
+    labels = digits.target[order]
+    return images[:1344], labels[:1344], images[1344:], labels[1344:]
