@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,9 +40,10 @@ class Conv2d(nn.Layer):
         return self.weight.reshape(self.groups, outputs, -1).transpose(0, 2, 1)
 
     def forward(self, x: Array) -> Array:
-        size, stride = self.weight.shape[-1], self.stride
-        edge = size // 2
-        padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge))) if edge else x
+        size, stride, edge = self.weight.shape[-1], self.stride, self.weight.shape[-1] // 2
+        n, c, h, w = x.shape
+        padded = np.zeros((n, c, h + 2 * edge, w + 2 * edge), x.dtype)
+        padded[:, :, edge : edge + h, edge : edge + w] = x
         windows = sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
         n, c, h, w = windows.shape[:4]
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, self.groups, -1)
@@ -102,7 +104,7 @@ class GlobalAvgPool(nn.Layer):
         return x.mean(axis=(2, 3))
 
     def backward(self, grad_output: Array) -> Array:
-        n, c, h, w = self.shape
+        h, w = self.shape[2:]
         return np.broadcast_to(grad_output[:, :, None, None] / np.float32(h * w), self.shape)
 
 
@@ -142,18 +144,15 @@ class SGD:
     """Stochastic gradient descent with momentum, and weight decay for all parameters."""
 
     def __init__(self, network: nn.Layer, momentum: float = 0.9, weight_decay: float = 1e-4) -> None:
-        self.network, self.momentum, self.weight_decay = network, momentum, weight_decay
-        self.velocity = {name: np.zeros_like(value) for name, value in network.parameters().items()}
+        self.network, self.momentum, self.weight_decay = network, np.float32(momentum), np.float32(weight_decay)
+        gradients = network.gradients()
+        self.slots = [(value, gradients[name], np.zeros_like(value)) for name, value in network.parameters().items()]
 
     def step(self, rate: float) -> None:
         """One step against the gradients, which are set to 0."""
-        gradients = self.network.gradients()
-        for name, value in self.network.parameters().items():
-            velocity, gradient = self.velocity[name], gradients[name]
-            gradient += np.float32(self.weight_decay) * value
-            velocity *= np.float32(self.momentum)
-            velocity += gradient
-            value -= np.float32(rate) * velocity
+        for value, gradient, velocity in self.slots:
+            velocity[...] = self.momentum * velocity + gradient + self.weight_decay * value
+            value[...] -= np.float32(rate) * velocity
         self.network.zero_grad()
 
 
@@ -167,6 +166,7 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     return float(-log_p[rows, labels].mean()), gradient / np.float32(len(labels))
 
 
+@cache
 def load_digits() -> tuple[Array, Array, Array, Array]:
     """scikit-learn's 1797 handwritten digits of 8 x 8 pixels: training images, labels, test images, labels."""
     try:

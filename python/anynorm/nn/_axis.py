@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import ClassVar, Self, SupportsIndex
 
 import numpy as np
@@ -35,8 +36,13 @@ class _AxisNorm(Norm):
         rank = len(shape)
         inside = all(-rank <= axis < rank for axis in self.axis)
         if not inside or tuple(shape[axis] for axis in self.axis) != self.normalized_shape:
-            lengths, axes = (values if len(values) > 1 else values[0] for values in (self.normalized_shape, self.axis))
-            raise self._refuse(f"lengths {lengths} on axes {axes}" if rank > 1 else f"length {lengths}", shape)
+            one = len(self.axis) == 1
+            expected = (
+                f"length {self.normalized_shape[0]} on axis {self.axis[0]}"
+                if one
+                else (f"lengths {self.normalized_shape} on axes {self.axis}")
+            )
+            raise self._refuse(expected, shape)
 
     def _with_others(self, usual: str, **others: tuple[object, object]) -> str:
         return super()._with_others(usual, axis=(self.axis, tuple(range(-len(self.axis), 0))), **others)
@@ -327,4 +333,4 @@ class RMSNorm(_AxisNorm):
 
 def _indices(values: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
     many = (values,) if isinstance(values, SupportsIndex) else values
-    return tuple(value.__index__() for value in many)
+    return tuple(index(value) for value in many)

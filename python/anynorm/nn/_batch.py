@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Self, SupportsIndex
 
 import numpy as np
@@ -63,8 +64,7 @@ class BatchNorm(RunningNorm):
 
     Notes
     -----
-    Input of shape (N, C, ...), or with C where `channel_axis` says. In training there must be more than one element per
-    channel if running statistics with `correction` 1 are kept.
+    Input of shape (N, C, ...), or with C where `channel_axis` says; in training with more than one element per channel.
 
     Ioffe, Szegedy: Batch Normalization, arXiv:1502.03167.
 
@@ -99,7 +99,7 @@ class BatchNorm(RunningNorm):
     ) -> None:
         if correction not in {0, 1}:
             raise ValueError(f"BatchNorm: expected correction 0 or 1, got {correction}")
-        self.channel_axis = channel_axis.__index__()
+        self.channel_axis = index(channel_axis)
         self.eps, self.momentum, self.correction = eps, momentum, correction
         self._make_arrays(num_features, affine, bias, track_running_stats, dtype)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Self, SupportsIndex
 
 import numpy as np
@@ -88,7 +89,7 @@ class InstanceNorm(RunningNorm):
         dtype: npt.DTypeLike = np.float32,
         bias: bool = True,
     ) -> None:
-        self.channel_axis = channel_axis.__index__()
+        self.channel_axis = index(channel_axis)
         self.eps, self.momentum = eps, momentum
         self._make_arrays(num_features, affine, bias, track_running_stats, dtype)
 
@@ -200,11 +201,11 @@ class GroupNorm(ChannelNorm):
         dtype: npt.DTypeLike = np.float32,
         bias: bool = True,
     ) -> None:
-        self.num_groups, self.num_channels = num_groups.__index__(), num_channels.__index__()
+        self.num_groups, self.num_channels = index(num_groups), index(num_channels)
         if self.num_groups < 1 or self.num_channels % self.num_groups:
             expected = f"num_groups that divides {self.num_channels} channels"
             raise ValueError(f"GroupNorm: expected {expected}, got {self.num_groups}")
-        self.eps, self.channel_axis = eps, channel_axis.__index__()
+        self.eps, self.channel_axis = eps, index(channel_axis)
         self._make_parameters((self.num_channels,), affine, affine and bias, dtype)
 
     @classmethod
@@ -250,7 +251,7 @@ class GroupNorm(ChannelNorm):
         instead = "GroupNorm(groups, num_channels, eps=epsilon, affine=False, channel_axis=axis)"
         shape = common_shape("GroupNorm.from_keras", instead, gamma=gamma, beta=beta)
         channels = int(np.prod(shape))
-        num_groups = channels if groups.__index__() == -1 else groups
+        num_groups = channels if index(groups) == -1 else groups
         layer = cls(num_groups, channels, epsilon, channel_axis=axis, dtype=dtype_of(gamma, beta))
         return adopt(layer, "keras", weight=gamma, bias=beta)
 

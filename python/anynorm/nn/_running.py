@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import ClassVar, SupportsIndex
 
 import numpy as np
@@ -27,7 +28,7 @@ class RunningNorm(ChannelNorm):
     def _make_arrays(
         self, num_features: SupportsIndex, affine: bool, bias: bool, track: bool, dtype: npt.DTypeLike
     ) -> None:
-        self.num_features = num_features.__index__()
+        self.num_features = index(num_features)
         self._make_parameters((self.num_features,), affine, affine and bias, dtype)
         # A step of a running mean would often be too small to change one of a half type.
         kind = np.float64 if np.dtype(dtype) == np.float64 else np.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import index
 from typing import ClassVar, SupportsIndex, cast
 
 import numpy as np
@@ -88,7 +89,7 @@ class WeightNorm(Layer):
     def __init__(self, weight: npt.ArrayLike, dim: SupportsIndex | None = 0) -> None:
         self.v = np.array(weight)
         parameter_dtype("WeightNorm", self.v.dtype)
-        self.dim = None if dim is None else dim.__index__()
+        self.dim = None if dim is None else index(dim)
         # torch takes -1 for None. Neither that nor the last axis would be what everybody expects.
         if not (self.v.ndim if self.dim is None else 0 <= self.dim < self.v.ndim):
             raise ValueError(f"WeightNorm: expected dim None or from 0 to {self.v.ndim - 1}, got {dim}")
