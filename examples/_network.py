@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,13 +16,16 @@ Array = NDArray[Any]
 
 
 class Conv2d(nn.Layer):
-    """A convolution as in torch.nn: x of shape (N, C, H, W), weight (O, C / groups, K, K), padding of K // 2, no bias.
+    """A convolution as in torch.nn: x of shape (N, C, H, W), weight (O, C / groups, K, K), a padding of K // 2.
+
+    There is no bias, since a norm follows; one that is folded into the convolution gives it a bias.
 
     The patches are one large matrix (im2col), so that the work is one matrix product. Its result has the channels last
     in memory, and is returned as the view (N, O, H, W): the norms read any strides without a copy.
     """
 
     parameter_names: ClassVar[tuple[str, ...]] = ("weight",)
+    bias: Array | None = None
 
     def __init__(
         self, rng: np.random.Generator, channels: int, outputs: int, size: int, stride: int = 1, groups: int = 1
@@ -48,8 +50,10 @@ class Conv2d(nn.Layer):
         n, c, h, w = windows.shape[:4]
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, self.groups, -1)
         self.patches, self.padded_shape, self.windows_shape = patches.transpose(1, 0, 2), padded.shape, (n, h, w, c)
-        y = self.patches @ self._matrices()  # (G, N * H * W, O)
-        return y.transpose(1, 0, 2).reshape(n, h, w, -1).transpose(0, 3, 1, 2)
+        y = (self.patches @ self._matrices()).transpose(1, 0, 2).reshape(n, h, w, -1)
+        if self.bias is not None:
+            y += self.bias
+        return y.transpose(0, 3, 1, 2)
 
     def backward(self, grad_output: Array) -> Array:
         size, stride, edge = self.weight.shape[-1], self.stride, self.weight.shape[-1] // 2
@@ -108,36 +112,49 @@ class GlobalAvgPool(nn.Layer):
         return np.broadcast_to(grad_output[:, :, None, None] / np.float32(h * w), self.shape)
 
 
-class Sequential(nn.Layer):
-    """Layers one after the other, with torch's names for their parameters: ``"0.weight"``."""
-
-    def __init__(self, *layers: Any) -> None:
-        self.layers = layers
+class Flatten(nn.Layer):
+    """All but the first axis as one: (N, C, H, W) to (N, C * H * W)."""
 
     def forward(self, x: Array) -> Array:
-        for layer in self.layers:
+        self.shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output.reshape(self.shape)
+
+
+class Block(nn.Layer):
+    """A layer that is made of others, with torch's names for their parameters: ``"child.weight"``."""
+
+    children: dict[str, Any]
+
+    def train(self, mode: bool = True) -> Self:
+        for child in self.children.values():
+            child.train(mode)
+        return super().train(mode)
+
+    def parameters(self) -> dict[str, Array]:
+        return {f"{name}.{key}": p for name, child in self.children.items() for key, p in child.parameters().items()}
+
+    def gradients(self) -> dict[str, Array]:
+        return {f"{name}.{key}": g for name, child in self.children.items() for key, g in child.gradients().items()}
+
+
+class Sequential(Block):
+    """Layers one after the other."""
+
+    def __init__(self, *layers: Any) -> None:
+        self.children = {str(k): layer for k, layer in enumerate(layers)}
+
+    def forward(self, x: Array) -> Array:
+        for layer in self.children.values():
             x = layer.forward(x)
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        for layer in reversed(self.layers):
+        for layer in reversed(self.children.values()):
             grad_output = layer.backward(grad_output)
         return grad_output
-
-    def train(self, mode: bool = True) -> Sequential:
-        for layer in self.layers:
-            layer.train(mode)
-        return super().train(mode)
-
-    def parameters(self) -> dict[str, Array]:
-        return dict(self._prefixed([layer.parameters() for layer in self.layers]))
-
-    def gradients(self) -> dict[str, Array]:
-        return dict(self._prefixed([layer.gradients() for layer in self.layers]))
-
-    @staticmethod
-    def _prefixed(arrays: Sequence[dict[str, Array]]) -> Iterator[tuple[str, Array]]:
-        return ((f"{k}.{name}", array) for k, named in enumerate(arrays) for name, array in named.items())
 
 
 class SGD:

@@ -3,7 +3,8 @@
 
 The setting is that of Wu and He (Group Normalization, arXiv:1803.08494, section 4.1): every network sees the same number
 of images, and the learning rate is proportional to the batch size. Batch norm is evaluated with its running statistics.
-The last two norms see maps of 2 x 2 pixels, so that a batch of 2 has 8 values a channel.
+A norm follows each of three convolutions, on maps of 8 x 8, 4 x 4 and 2 x 2 pixels, and the hidden layer, which has no
+pixels: there a batch of 2 gives batch norm two values a channel.
 
 Needs `pip install "anynorm[examples]"`; run `python examples/train_digits.py [-o digits.png] [--no-picture]`. That
 takes minutes; --quick takes seconds, and shows that it runs and nothing else.
@@ -23,35 +24,37 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from _network import SGD, Array, Conv2d, GlobalAvgPool, Linear, ReLU, Sequential, cross_entropy, load_digits
+from _network import SGD, Array, Conv2d, Flatten, Linear, ReLU, Sequential, cross_entropy, load_digits
 
 from anynorm import nn
 
 GROUPS = 4
 RATE = 0.1  # of a batch of 64
 BATCH_SIZES = (64, 16, 8, 4, 2)
-STAGES = ((16, 1, 8), (32, 2, 4), (64, 2, 2), (64, 1, 2))  # channels, stride, and the height of what comes out
+STAGES = ((16, 1, 8), (32, 2, 4), (64, 2, 2))  # channels, stride, and height and width of the maps that come out
+HIDDEN = 64
 
-# What stands between a convolution and its ReLU, for a map of these channels and this height and width.
-NORMS: dict[str, Callable[[int, int], list[nn.Layer]]] = {
-    "BatchNorm": lambda channels, size: [nn.BatchNorm(channels)],
-    "GroupNorm": lambda channels, size: [nn.GroupNorm(GROUPS, channels)],
-    "LayerNorm": lambda channels, size: [nn.LayerNorm((channels, size, size))],
-    "InstanceNorm": lambda channels, size: [nn.InstanceNorm(channels, affine=True)],
-    "no norm": lambda channels, size: [],
+# What stands before a ReLU whose input has this shape without the axis of the batch: (C, H, W), or (C,).
+NORMS: dict[str, Callable[[tuple[int, ...]], list[nn.Layer]]] = {
+    "BatchNorm": lambda shape: [nn.BatchNorm(shape[0])],
+    "GroupNorm": lambda shape: [nn.GroupNorm(GROUPS, shape[0])],
+    "LayerNorm": lambda shape: [nn.LayerNorm(shape)],
+    "InstanceNorm": lambda shape: [nn.InstanceNorm(shape[0], affine=True)] if len(shape) > 1 else [],
+    "no norm": lambda shape: [],
 }
 
 Run = tuple[str, int, int]  # norm, batch size, seed
 
 
 def make_network(norm: str, rng: np.random.Generator) -> Sequential:
-    """Four convolutions, each with its norm and ReLU; then the mean of each map, and a linear layer."""
+    """Three convolutions and a hidden layer, each with its norm and ReLU; then a linear layer for the ten digits."""
     layers: list[nn.Layer] = []
     channels = 1
     for outputs, stride, size in STAGES:
-        layers += [Conv2d(rng, channels, outputs, 3, stride), *NORMS[norm](outputs, size), ReLU()]
+        layers += [Conv2d(rng, channels, outputs, 3, stride), *NORMS[norm]((outputs, size, size)), ReLU()]
         channels = outputs
-    return Sequential(*layers, GlobalAvgPool(), Linear(rng, channels, 10))
+    layers += [Flatten(), Linear(rng, channels * size**2, HIDDEN), *NORMS[norm]((HIDDEN,)), ReLU()]
+    return Sequential(*layers, Linear(rng, HIDDEN, 10))
 
 
 def batches(samples: int, size: int, epochs: int, rng: np.random.Generator) -> Iterator[Array]:
@@ -141,7 +144,10 @@ def main() -> None:
             from _lines import save_picture
         except ImportError as error:
             raise SystemExit(f'{error}. The picture needs matplotlib: pip install "anynorm[examples]"') from None
-        save_picture(options.output, sizes, results)
+        about = (
+            f"{seeds} networks a point, each trained with {epochs * samples} images; bars: standard error of the mean"
+        )
+        save_picture(options.output, sizes, results, "Handwritten digits: which norm needs the batch", about)
         print(f"Picture: {options.output}")
 
 
