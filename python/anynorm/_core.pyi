@@ -206,6 +206,40 @@ def batch_norm_backward(
     num_threads: SupportsIndex | None,
     /,
 ) -> Gradients: ...
+def fold_batch_norm(
+    weight: npt.ArrayLike,
+    bias: npt.ArrayLike | None,
+    running_mean: npt.ArrayLike,
+    running_var: npt.ArrayLike,
+    bn_weight: npt.ArrayLike | None,
+    bn_bias: npt.ArrayLike | None,
+    eps: float,
+    channel_axis: SupportsIndex,
+    transpose: bool,
+    groups: SupportsIndex,
+    /,
+) -> tuple[Array, Array]: ...
+def lp_normalize(
+    x: npt.ArrayLike,
+    p: float,
+    axis: Axis | None,
+    eps: float,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Array: ...
+def lp_normalize_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    p: float,
+    axis: Axis | None,
+    eps: float,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Array: ...
 def available_isas() -> tuple[str, ...]: ...
 def active_isa() -> str: ...
 def use_isa(name: str, /) -> None: ...

@@ -10,16 +10,21 @@ from anynorm._axis_backward import layer_norm_backward, normalize_backward, rms_
 from anynorm._axis_norms import layer_norm, moments, normalize, rms_norm
 from anynorm._channel_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
 from anynorm._channel_norms import batch_norm, group_norm, instance_norm
+from anynorm._fold import fold_batch_norm
+from anynorm._lp_normalize import lp_normalize, lp_normalize_backward
 
 __all__ = [
     "batch_norm",
     "batch_norm_backward",
+    "fold_batch_norm",
     "group_norm",
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "lp_normalize",
+    "lp_normalize_backward",
     "moments",
     "normalize",
     "normalize_backward",

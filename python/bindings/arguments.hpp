@@ -76,6 +76,14 @@ class Arguments {
         return narrow(count);
     }
 
+    /// `out` and `dtype`, of calls without the rest of the tail: the array given, or a new one like x.
+    Operand output(const Operand& x) {
+        PyObject* out = *next_++;
+        Operand result;
+        result.array = output(x, out, *next_++, result.view);
+        return result;
+    }
+
     /// None is all axes of x.
     Axes axes(const TensorView& x) {
         PyObject* object = *next_++;

@@ -5,7 +5,9 @@
 namespace anynorm::python {
 
 void add_backward(py::module_& module);
+void add_fold(py::module_& module);
 void add_function(py::module_& module);
+void add_lp_normalize(py::module_& module);
 void add_memory(py::module_& module);
 void add_moments(py::module_& module);
 void add_normalize(py::module_& module);
@@ -20,7 +22,9 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace anynorm::python;
     load_numpy();
     add_backward(module);
+    add_fold(module);
     add_function(module);
+    add_lp_normalize(module);
     add_memory(module);
     add_moments(module);
     add_normalize(module);

@@ -9,7 +9,9 @@
 // The engine is moments() and normalize(); the named norms are axis arithmetic on top of them.
 #pragma once
 
+#include "anynorm/fold.hpp"
 #include "anynorm/grouping.hpp"
+#include "anynorm/lp_normalize.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"
 #include "anynorm/norms.hpp"

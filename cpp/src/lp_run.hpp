@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// One call of lp_normalize() or its gradient: sums of every set, factors of them, the result.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "elements.hpp"
+#include "lp_sums.hpp"
+#include "parallel.hpp"
+#include "plan.hpp"
+#include "scratch.hpp"
+#include "tiles.hpp"
+
+namespace anynorm::detail {
+
+/// The operands of one call, validated. The nest has x as op_x, the result as op_y, grad_output as op_grad_output.
+struct LpCall {
+    Elements x, grad_output, result;
+    double eps;
+};
+
+/// The elements of one set in chunks of about 16 K: work enough for a task, and partial sums of 24 bytes for each are
+/// less than 0.1 % of x. A set is summed chunk by chunk however it is shared out, so that its bits depend neither on
+/// the threads nor on the other sets.
+class Chunks {
+  public:
+    explicit Chunks(const Nest& nest) {
+        Nest one_set = flipped(nest);
+        for (int i = 0; i < one_set.depth; ++i) {
+            if (one_set.loops[i].reduced) one_set.loops[i].n = 1;
+        }
+        cut_ = cut_kept(one_set, 16 * 1024);
+    }
+
+    std::int64_t count() const { return cut_.pieces; }
+    /// The elements of chunk `index` of every set of a piece.
+    Nest of(const Nest& piece, std::int64_t index) const { return flipped(piece_of(flipped(piece), cut_, index)); }
+
+  private:
+    /// Kept loops for reduced ones and the reverse: pieces of a nest are cut from its kept loops.
+    static Nest flipped(Nest nest) {
+        for (int i = 0; i < nest.depth; ++i) nest.loops[i].reduced = !nest.loops[i].reduced;
+        return nest;
+    }
+
+    Cut cut_;
+};
+
+/// A is the type that operands pass through L1 in where they are of another: float, or double if one of them is.
+template <LpNorm p, bool with_gradient, class A>
+class LpRun {
+  public:
+    LpRun(const Plan& plan, const LpCall& call) : plan_(plan), call_(call), chunks_(plan.nest) {}
+
+    void run() {
+        if (plan_.mode == Plan::Mode::split_sets) {
+            split_sets();
+        } else {
+            whole_sets();
+        }
+    }
+
+  private:
+    void whole_sets() const {
+        const std::int64_t cells = plan_.piece_columns;
+        Carver sizes(nullptr);
+        take_worker(sizes, cells);
+        Scratch scratch(sizes.used() * static_cast<std::size_t>(plan_.threads));
+        for_each_piece(plan_.sets.pieces, plan_.threads, [&](int worker, std::int64_t index) {
+            Carver carver(scratch.data() + sizes.used() * static_cast<std::size_t>(worker));
+            const auto [sums, chunk_sums] = take_worker(carver, cells);
+            Nest piece = piece_of(plan_.nest, plan_.sets, index);
+            number_cells(piece);
+            const std::int64_t count = piece.cells();
+            sums.clear(count);
+            add_sums(chunks_.of(piece, 0), sums);
+            for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
+                chunk_sums.clear(count);
+                add_sums(chunks_.of(piece, chunk), chunk_sums);
+                merge_sums<p, with_gradient>(sums, chunk_sums, count);
+            }
+            write(piece, make_factors<p>(sums, count, call_.eps));
+        });
+    }
+
+    struct WorkerSums {
+        LpSums sums, chunk;
+    };
+    WorkerSums take_worker(Carver& carver, std::int64_t cells) const {
+        const LpSums sums(carver, cells);
+        return {sums, LpSums(carver, chunks_.count() > 1 ? cells : 0)};
+    }
+
+    void split_sets() const {
+        const std::int64_t sets = plan_.nest.cells(), pieces = plan_.sets.pieces;
+        Carver sizes(nullptr);
+        (void)LpSums(sizes, sets * chunks_.count());
+        Scratch scratch(sizes.used());
+        Carver carver(scratch.data());
+        const LpSums sums(carver, sets * chunks_.count());
+        sums.clear(sets * chunks_.count());
+        for_each_piece(pieces * chunks_.count(), plan_.threads, [&](int, std::int64_t index) {
+            const std::int64_t chunk = index / pieces;
+            add_sums(chunks_.of(piece_of(plan_.nest, plan_.sets, index % pieces), chunk), sums.at(chunk * sets));
+        });
+        for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
+            merge_sums<p, with_gradient>(sums, sums.at(chunk * sets), sets);
+        }
+        const LpFactors factors = make_factors<p>(sums, sets, call_.eps);
+        for_each_piece(plan_.elements.pieces, plan_.threads,
+                       [&](int, std::int64_t index) { write(piece_of(plan_.nest, plan_.elements, index), factors); });
+    }
+
+    /// Adds those of the elements of a piece to its cells, as numbered there.
+    void add_sums(const Nest& piece, const LpSums& sums) const {
+        Tiles<A> tiles(piece, with_gradient ? operand_set(op_x, op_grad_output, op_cell) : operand_set(op_x, op_cell));
+        tiles.add_input(call_.x, op_x);
+        if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
+        tiles.set_target(op_cell);
+        const auto kernel = tiles.varies(op_cell) ? &add_columns<p, with_gradient, A> : &add_row<p, with_gradient, A>;
+        tiles.for_each([&](const Tile<A>& tile) {
+            for (std::int64_t row = 0; row < tile.rows; ++row) {
+                kernel(tile.input[0] + row * tile.input_row[0],
+                       with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr, tile.n,
+                       sums.at(tile.target + row * tile.target_row));
+            }
+        });
+    }
+
+    void write(const Nest& piece, const LpFactors& factors) const {
+        Tiles<A> tiles(
+            piece, with_gradient ? operand_set(op_x, op_y, op_grad_output, op_cell) : operand_set(op_x, op_y, op_cell));
+        tiles.add_input(call_.x, op_x);
+        if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
+        tiles.set_output(call_.result, op_y);
+        tiles.set_target(op_cell);
+        const auto kernel =
+            tiles.varies(op_cell) ? &write_row<p, with_gradient, true, A> : &write_row<p, with_gradient, false, A>;
+        tiles.for_each([&](const Tile<A>& tile) {
+            for (std::int64_t row = 0; row < tile.rows; ++row) {
+                const std::int64_t set = tile.target + row * tile.target_row;
+                kernel(tile.input[0] + row * tile.input_row[0],
+                       with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr,
+                       tile.output + row * tile.output_row, tile.n,
+                       {factors.scale + set, factors.slope + set, factors.peak + set});
+            }
+        });
+    }
+
+    const Plan& plan_;
+    const LpCall& call_;
+    Chunks chunks_;
+};
+
+}  // namespace anynorm::detail

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets divided by their norm: the sum, the root of the squares, or the maximum of their magnitudes."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex
+
+import numpy.typing as npt
+
+from anynorm import _core
+from anynorm._shared import Array, Axis, compiled, documented
+
+# The bodies of these functions say what a call does and are not run: see `compiled`.
+
+
+@compiled
+@documented(shape="Any shape of at most 16 axes; `axis` must be one of them.")
+def lp_normalize(
+    x: npt.ArrayLike,
+    p: float = 2,
+    axis: Axis | None = 1,
+    eps: float = 1e-12,
+    *,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Array:
+    """Divide `x` by its p-norm along `axis`: ``x / max(norm(x, p), eps)``.
+
+    Parameters
+    ----------
+    {x}
+    p : float, default 2
+        1 for ``sum(abs(x))``, 2 for ``sqrt(sum(x**2))``, ``inf`` for ``max(abs(x))``.
+    axis : int or tuple of ints or None, default 1
+        The axes along which elements share a norm; None for all of them.
+    eps : float, default 1e-12
+        What is divided by where the norm is smaller; at least 0.
+    out : ndarray of float16, bfloat16, float32 or float64, optional
+        Where to write the result: shape of `x`, any strides, `x` itself for in-place work.
+    dtype : float16, bfloat16, float32 or float64, optional
+        Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
+    {num_threads}
+
+    Returns
+    -------
+    ndarray
+        `out`, or a new array of the shape and memory order of `x`.
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    The values of ``torch.nn.functional.normalize(x, p, dim, eps)``, over several axes too. Norms are summed in float64,
+    so that squares of float32 cannot overflow. With p=2 the norm of float64 data overflows from 1e154 on, and the result
+    is 0 then; below 1e-154 the squares lose digits. Scale such data by a power of two first. Where a norm of 0 meets
+    ``eps=0`` the result is NaN.
+
+    Reads `x` once for the norms and once to write the result, without copies. p=2 is RMS norm with another divisor, and
+    as fast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import anynorm
+    >>> x = np.array([[3.0, -4.0], [0.0, 0.0]])
+    >>> anynorm.lp_normalize(x)
+    array([[ 0.6, -0.8],
+           [ 0. ,  0. ]])
+    >>> anynorm.lp_normalize(x, p=np.inf)
+    array([[ 0.75, -1.  ],
+           [ 0.  ,  0.  ]])
+    """
+    return _core.lp_normalize(x, p, axis, eps, out, dtype, num_threads)
+
+
+@compiled
+@documented(shape="What the forward call normalized.")
+def lp_normalize_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    p: float = 2,
+    axis: Axis | None = 1,
+    eps: float = 1e-12,
+    *,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Array:
+    """Compute the gradient of `lp_normalize` for `grad_output`, the gradient of its result.
+
+    Parameters
+    ----------
+    {grad_output}
+    {x}
+    p : float, default 2
+        As in the forward call, like `axis` and `eps`.
+    axis : int or tuple of ints or None, default 1
+        As in the forward call.
+    eps : float, default 1e-12
+        As in the forward call.
+    out : ndarray of float16, bfloat16, float32 or float64, optional
+        Where to write the gradient: shape of `x`, any strides, `grad_output` or `x` itself for in-place work.
+    dtype : float16, bfloat16, float32 or float64, optional
+        Of the result; that of `x` by default.
+    {num_threads}
+
+    Returns
+    -------
+    ndarray
+        The gradient with respect to `x`: `out`, or a new array of the shape and memory order of `x`.
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    With the norm n of a set, ``y = x / n`` and ``s = sum(grad_output * y)`` over it::
+
+        grad_input = (grad_output - s * g) / n
+
+    where g is ``sign(x)`` for p=1 and y for p=2. For the maximum it is ``sign(x) / ties`` at the elements of magnitude n,
+    `ties` of them, and 0 elsewhere: the gradient of a maximum is shared equally among those that reach it, as in PyTorch.
+    Where n is below `eps` the divisor is constant, and the gradient ``grad_output / eps``. Computed in float64 and
+    rounded once; the sums have an order that the number of threads does not change.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import anynorm
+    >>> x = np.array([[3.0, -4.0]])
+    >>> anynorm.lp_normalize_backward(np.array([[1.0, 0.0]]), x).round(3)
+    array([[0.128, 0.096]])
+
+    The result does not change along `x` itself, and neither does what the gradient adds up to there:
+
+    >>> bool(abs(np.sum(x * anynorm.lp_normalize_backward(np.array([[1.0, 0.0]]), x))) < 1e-15)
+    True
+    """
+    return _core.lp_normalize_backward(grad_output, x, p, axis, eps, out, dtype, num_threads)
