@@ -149,18 +149,18 @@ void check_running(const char* caller, const RunningStatistics& running, std::in
 }
 
 void check_running_output(const char* caller, const RunningStatistics& running) {
-    if (!running.momentum && !running.num_batches) {
-        fail(caller, "num_batches, without which the average over all batches cannot go on", "none");
-    }
-    if (running.num_batches && *running.num_batches < 0) {
-        fail(caller, "num_batches of at least 0", std::to_string(*running.num_batches));
-    }
     const Written written(running);
     for (const Named& each : written) {
         check_output(caller, each.what, *each.view);
         for (const Named* other = written.begin(); other < &each; ++other) {
             check_apart(caller, other->what, *other->view, each.what, *each.view);
         }
+    }
+    if (!running.momentum && !running.num_batches) {
+        fail(caller, "num_batches, without which the average over all batches cannot go on", "none");
+    }
+    if (running.num_batches && *running.num_batches < 0) {
+        fail(caller, "num_batches of at least 0", std::to_string(*running.num_batches));
     }
 }
 
