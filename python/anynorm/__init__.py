@@ -19,10 +19,13 @@ from anynorm._core import __version__
 from anynorm._gradients import Gradients
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
 from anynorm._moments import Moments
+from anynorm._running import update_running
 from anynorm._runtime import active_isa, available_isas, max_threads, use_isa
 from anynorm.functional import (
     batch_norm,
     batch_norm_backward,
+    batch_renorm,
+    batch_renorm_backward,
     fold_batch_norm,
     group_norm,
     group_norm_backward,
@@ -48,6 +51,8 @@ __all__ = [
     "available_isas",
     "batch_norm",
     "batch_norm_backward",
+    "batch_renorm",
+    "batch_renorm_backward",
     "empty_result_pool",
     "fold_batch_norm",
     "group_norm",
@@ -67,5 +72,6 @@ __all__ = [
     "rms_norm",
     "rms_norm_backward",
     "set_result_pool",
+    "update_running",
     "use_isa",
 ]
