@@ -105,7 +105,8 @@ class GlobalAvgPool(nn.Layer):
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
-        return x.mean(axis=(2, 3))
+        y: Array = x.mean(axis=(2, 3))
+        return y
 
     def backward(self, grad_output: Array) -> Array:
         h, w = self.shape[2:]

@@ -28,11 +28,13 @@ BATCH = 64
 class GhostModule(Block):
     """Maps by a convolution, and as many ghosts of them by a depthwise 3 x 3 convolution; figure 2 of the paper."""
 
-    def __init__(self, rng: np.random.Generator, channels: int, outputs: int, size: int = 1, *, relu: bool) -> None:
+    def __init__(
+        self, rng: np.random.Generator, channels: int, outputs: int, size: int = 1, stride: int = 1, *, relu: bool
+    ) -> None:
         half = outputs // 2
         activation = [ReLU()] if relu else []
         self.children = {
-            "primary": Sequential(Conv2d(rng, channels, half, size), nn.BatchNorm(half), *activation),
+            "primary": Sequential(Conv2d(rng, channels, half, size, stride), nn.BatchNorm(half), *activation),
             "cheap": Sequential(Conv2d(rng, half, half, 3, groups=half), nn.BatchNorm(half), *activation),
         }
 
@@ -42,7 +44,9 @@ class GhostModule(Block):
 
     def backward(self, grad_output: Array) -> Array:
         grad_maps, grad_ghosts = np.split(grad_output, 2, axis=1)
-        return self.children["primary"].backward(grad_maps + self.children["cheap"].backward(grad_ghosts))
+        grad_maps = grad_maps + self.children["cheap"].backward(grad_ghosts)
+        grad_x: Array = self.children["primary"].backward(grad_maps)
+        return grad_x
 
 
 class GhostBottleneck(Block):
@@ -53,16 +57,18 @@ class GhostBottleneck(Block):
         self.children = {"modules": Sequential(wide, GhostModule(rng, hidden, channels, relu=False))}
 
     def forward(self, x: Array) -> Array:
-        return x + self.children["modules"].forward(x)
+        y: Array = x + self.children["modules"].forward(x)
+        return y
 
     def backward(self, grad_output: Array) -> Array:
-        return grad_output + self.children["modules"].backward(grad_output)
+        grad_x: Array = grad_output + self.children["modules"].backward(grad_output)
+        return grad_x
 
 
 def make_network(rng: np.random.Generator) -> Sequential:
-    """A 3 x 3 Ghost module, two bottlenecks, the mean of each map, and a linear layer for the ten digits."""
+    """A 3 x 3 Ghost module with stride 2, two bottlenecks, the mean of each map, and a linear layer for the ten digits."""
     bottlenecks = [GhostBottleneck(rng, 16, 48) for _ in range(2)]
-    return Sequential(GhostModule(rng, 1, 16, 3, relu=True), *bottlenecks, GlobalAvgPool(), Linear(rng, 16, 10))
+    return Sequential(GhostModule(rng, 1, 16, 3, 2, relu=True), *bottlenecks, GlobalAvgPool(), Linear(rng, 16, 10))
 
 
 def folded(layer: Any) -> Any:
@@ -70,8 +76,7 @@ def folded(layer: Any) -> Any:
     if not isinstance(layer, Block):
         return layer
     children = {name: folded(child) for name, child in layer.children.items()}
-    for name, following in pairwise(layer.children):
-        convolution, norm = children[name], children[following]
+    for (name, convolution), (following, norm) in pairwise(layer.children.items()):
         if isinstance(convolution, Conv2d) and isinstance(norm, nn.BatchNorm):
             children[name] = copy.copy(convolution)
             children[name].weight, children[name].bias = anynorm.fold_batch_norm(
@@ -108,9 +113,9 @@ def train(network: Sequential, images: Array, labels: Array, steps: int, rng: np
 
 
 def milliseconds(network: Sequential, images: Array) -> float:
-    """The shortest of nine forward calls."""
+    """The shortest of five forward calls."""
     laps = []
-    for _ in range(9):
+    for _ in range(5):
         start = time.perf_counter()
         network.forward(images)
         laps.append(time.perf_counter() - start)
@@ -136,8 +141,9 @@ def main() -> None:
             f"{title:16}{count(each, Conv2d):3} convolutions,{count(each, nn.BatchNorm):3} batch norms, "
             f"accuracy {100 * accuracy:.1f} %, {milliseconds(each, test_images):.1f} ms"
         )
-    difference = np.abs(small.forward(test_images) - network.forward(test_images)).max()
-    print(f"largest difference of the logits: {difference:.1e}")
+    logits = network.forward(test_images)
+    difference = np.abs(small.forward(test_images) - logits).max() / np.abs(logits).max()
+    print(f"largest difference of the logits: {difference:.1e} of the largest")
 
 
 if __name__ == "__main__":

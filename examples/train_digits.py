@@ -128,7 +128,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     options = parser.parse_args()
 
-    sizes, epochs, seeds, samples = BATCH_SIZES, options.epochs, options.seeds, 1344
+    sizes: Sequence[int] = BATCH_SIZES
+    epochs, seeds, samples = options.epochs, options.seeds, 1344
     if options.quick:
         sizes, epochs, seeds, samples = (16, 4), 1, 1, 192
     norms = list(NORMS)

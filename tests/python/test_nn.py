@@ -41,7 +41,7 @@ CASES = [
     Case("batch-no-bias", lambda **o: nn.BatchNorm(12, EPS, bias=False, **o), "batch_norm", {"training": True}),
     Case(
         "batch-untracked",
-        lambda **o: nn.BatchNorm(12, EPS, track_running_stats=False, **o).eval(),
+        lambda **o: nn.BatchNorm(12, EPS, None, track_running_stats=False, **o).eval(),
         "batch_norm",
         {"training": True},
     ),
@@ -239,6 +239,32 @@ def test_copies_are_whole_and_take_no_activations_along(case, again, rng):
         np.testing.assert_array_equal(other.state_dict()[key], value)
     with pytest.raises(RuntimeError, match="expected a forward call"):
         other.backward(np.ones(SHAPE, F32))
+
+
+def test_a_batch_of_one_element_gives_the_bias_and_teaches_nothing(rng):
+    layer = fill(nn.BatchNorm(12, one_element="bias"), rng)
+    before = layer.state_dict()
+    x = rng.normal(size=(1, 12)).astype(F32)
+    np.testing.assert_array_equal(layer(x)[0], layer.bias)
+    np.testing.assert_allclose(layer.backward(x), np.zeros((1, 12)), atol=1e-3)  # rstd is 316
+    for key, value in layer.state_dict().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("nonfinite", ["skip", "raise", "propagate"])
+def test_a_batch_that_is_not_finite(nonfinite, rng):
+    layer = nn.BatchNorm(12, nonfinite=nonfinite)
+    x = rng.normal(size=SHAPE)
+    x[0, 3, 1, 2] = np.nan
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError):
+            layer(x)
+    else:
+        layer(x)
+    assert layer.num_batches_tracked == (0 if nonfinite == "raise" else 1)
+    changed = layer.running_var != 1
+    assert changed.sum() == {"skip": 11, "raise": 0, "propagate": 12}[nonfinite]
+    assert np.isnan(layer.running_var[3]) == (nonfinite == "propagate")
 
 
 # --- weight norm -----------------------------------------------------------------------------------------------------

@@ -38,9 +38,8 @@ def test_the_gradients_of_a_convolution_are_its_adjoint(network, channels, outpu
     assert y.shape == (2, outputs, 8 // stride, 8 // stride)
     here = (slice(None), slice(0, channels // groups), slice(0, size), slice(0, size))
     first = (x[here] * layer.weight[0]).sum(axis=(1, 2, 3))  # the patch at one place, without padding
-    at = size // 2 // stride if stride == 1 else None
-    if at is not None:
-        np.testing.assert_allclose(y[:, 0, at, at], first)
+    if stride == 1:
+        np.testing.assert_allclose(y[:, 0, size // 2, size // 2], first)
     grad = rng.normal(size=y.shape)
     grad_x = layer.backward(grad)
     np.testing.assert_allclose(np.vdot(grad, y), np.vdot(grad_x, x))
@@ -61,24 +60,19 @@ def test_cross_entropy(network, rng):
 def test_train_digits(tmp_path: Path) -> None:
     for needed in ("sklearn", "matplotlib"):
         pytest.importorskip(needed)
-    printed = run("train_digits.py", "--quick", "-o", "picture.png", folder=tmp_path)
+    printed = run("train_digits.py", "--quick", "--workers=2", "-o", "picture.png", folder=tmp_path)
     for norm in ("BatchNorm", "GroupNorm", "LayerNorm", "InstanceNorm", "no norm"):
-        assert re.search(rf"^ +\d+ of 10  {norm} +batches of +4  seed 0 +\d+\.\d %   0:\d\d gone", printed, re.MULTILINE)
+        assert re.search(
+            rf"^ +\d+ of 10  {norm} +batches of +4  seed 0 +\d+\.\d %   0:\d\d gone", printed, re.MULTILINE
+        )
         row = re.search(rf"^{norm} +([\d.]+) \+- [\d.]+ +([\d.]+) \+- [\d.]+$", printed, re.MULTILINE)
         assert row
         assert all(0 < float(mean) <= 100 for mean in row.groups())
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
-
-
-@pytest.mark.slow
-def test_train_digits_is_deterministic(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
-    tables = [
-        run("train_digits.py", "--quick", "--no-picture", f"--workers={workers}", folder=tmp_path).split("\n\n")[1]
-        for workers in (1, 2)
-    ]
-    assert tables[0] == tables[1]
-    assert not list(tmp_path.iterdir())
+    picture = tmp_path / "picture.png"
+    assert picture.stat().st_size > 10_000
+    again = run("train_digits.py", "--quick", "--workers=1", "--no-picture", folder=tmp_path)
+    assert again.split("\n\n")[1] in printed  # the table, whatever the order of the runs
+    assert list(tmp_path.iterdir()) == [picture]
 
 
 @pytest.mark.slow
@@ -89,6 +83,6 @@ def test_ghostnet_block(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
     assert re.search(r"^with batch norm +10 convolutions, 10 batch norms", printed, re.MULTILINE)
     assert re.search(r"^folded +10 convolutions,  0 batch norms", printed, re.MULTILINE)
-    difference = re.search(r"largest difference of the logits: (\S+)$", printed)
+    difference = re.search(r"largest difference of the logits: (\S+) of the largest$", printed)
     assert difference
-    assert float(difference[1]) < 1e-5
+    assert float(difference[1]) < 1e-6

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from anynorm._channel_backward import batch_norm_backward
 from anynorm._channel_norms import batch_norm
 from anynorm._gradients import Gradients
-from anynorm._moments import Moments
-from anynorm._shared import Array
+from anynorm._shared import Array, NonFinite, OneElement
 from anynorm.nn._loaders import adopt, dtype_of, share_of_new
 from anynorm.nn._norm import Saved
 from anynorm.nn._running import RunningNorm
@@ -41,8 +40,12 @@ class BatchNorm(RunningNorm):
         Of weight and bias. The running statistics are of float64 where this is, else of float32.
     bias : bool, default True
         False: no bias, where `affine` brings one.
-    correction : {1, 0}, default 1
+    correction : float, default 1
         1: the running variance is the unbiased one, as in PyTorch. 0: that of the population, as in Keras, Flax, ONNX.
+    nonfinite : {"warn", "skip", "raise", "propagate"}, default "warn"
+        What becomes of the running statistics of a channel whose batch has a NaN or an infinity; see `batch_norm`.
+    one_element : {"raise", "bias"}, default "raise"
+        What becomes of a training batch with one element per channel; see `batch_norm`.
 
     Attributes
     ----------
@@ -59,9 +62,6 @@ class BatchNorm(RunningNorm):
     ------
     TypeError
         If `dtype` is another one.
-    ValueError
-        If `correction` is neither 0 nor 1.
-
     Notes
     -----
     Input of shape (N, C, ...), or with C where `channel_axis` says; in training with more than one element per channel.
@@ -95,12 +95,13 @@ class BatchNorm(RunningNorm):
         channel_axis: SupportsIndex = 1,
         dtype: npt.DTypeLike = np.float32,
         bias: bool = True,
-        correction: int = 1,
+        correction: float = 1,
+        nonfinite: NonFinite = "warn",
+        one_element: OneElement = "raise",
     ) -> None:
-        if correction not in {0, 1}:
-            raise ValueError(f"BatchNorm: expected correction 0 or 1, got {correction}")
         self.channel_axis = index(channel_axis)
-        self.eps, self.momentum, self.correction = eps, momentum, correction
+        self.eps, self.momentum = eps, momentum
+        self.correction, self.nonfinite, self.one_element = correction, nonfinite, one_element
         self._make_arrays(num_features, affine, bias, track_running_stats, dtype)
 
     @classmethod
@@ -198,33 +199,15 @@ class BatchNorm(RunningNorm):
         return adopt(layer, "onnx", weight=scale, bias=B, running_mean=input_mean, running_var=input_var)
 
     def _forward(self, x: Array) -> tuple[Array, Saved]:
-        mean, var, momentum = self.running_mean, self.running_var, 0.0
-        frozen = not self.training and mean is not None
-        if self.training:
-            momentum = self._share_of_this_batch()
-            if self.correction == 0:  # the engine's update is the unbiased one
-                mean = var = None
-        elif not frozen:
-            mean = var = None
+        frozen = not self.training and self.running_mean is not None
+        # In evaluation without running statistics there is nothing to count either.
+        tracked = self.num_batches_tracked if self.training else None
         y, moments = batch_norm(
-            x, mean, var, self.weight, self.bias, not frozen, momentum, self.eps,
-            channel_axis=self.channel_axis, return_moments=True,
+            x, self.running_mean, self.running_var, self.weight, self.bias, not frozen, self.momentum, self.eps,
+            channel_axis=self.channel_axis, num_batches=tracked, correction=self.correction, nonfinite=self.nonfinite,
+            one_element=self.one_element, return_moments=True,
         )  # fmt: skip
-        if self.training and self.num_batches_tracked is not None and x.size:
-            if self.correction == 0:
-                self._update(moments, momentum)
-            self.num_batches_tracked += 1
         return y, Saved(x, moments, frozen)
-
-    def _share_of_this_batch(self) -> float:
-        if self.momentum is not None:
-            return self.momentum
-        return 1.0 if self.num_batches_tracked is None else 1.0 / (int(self.num_batches_tracked) + 1)
-
-    def _update(self, batch: Moments, momentum: float) -> None:
-        if self.running_mean is not None and self.running_var is not None:
-            self.running_mean += momentum * (batch.mean - self.running_mean)
-            self.running_var += momentum * (batch.var() - self.running_var)
 
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
         return batch_norm_backward(
@@ -233,4 +216,5 @@ class BatchNorm(RunningNorm):
         )  # fmt: skip
 
     def _with_others(self, usual: str, **others: tuple[object, object]) -> str:
-        return super()._with_others(usual, **others, correction=(self.correction, 1))
+        policies = {"nonfinite": (self.nonfinite, "warn"), "one_element": (self.one_element, "raise")}
+        return super()._with_others(usual, **others, correction=(self.correction, 1), **policies)

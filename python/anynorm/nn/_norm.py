@@ -126,7 +126,7 @@ class Norm(Layer):
         """The usual arguments as text, then those of the others, as (value, default), that differ from the default."""
         parameters = self.parameters().values()
         others["dtype"] = (next((array.dtype.name for array in parameters), "float32"), "float32")
-        unusual = [f"{name}={value}" for name, (value, default) in others.items() if value != default]
+        unusual = [f"{name}={value!r}" for name, (value, default) in others.items() if value != default]
         return ", ".join([usual, *unusual])
 
     def __getstate__(self) -> dict[str, object]:
