@@ -51,7 +51,8 @@ void reciprocal_norms(const kernels::Cell* cells, std::int64_t count, double eps
 // which take half of its time there (rows of 8 float32: 3 ns an element instead of 10).
 constexpr std::int64_t short_row = 32;
 
-bool has_short_rows(const Nest& nest) {
+bool has_short_rows(const Nest& of_all) {
+    const Nest nest = coalesce(of_all, operand_set(op_x, op_cell));  // of x alone, as the bits are
     return nest.depth > 0 && nest.loops[nest.depth - 1].reduced && nest.loops[nest.depth - 1].n < short_row;
 }
 

@@ -20,9 +20,9 @@ struct LpCall {
     double eps;
 };
 
-/// The elements of one set in chunks of about 16 K: work enough for a task, and partial sums of 24 bytes for each are
-/// less than 0.1 % of x. A set is summed chunk by chunk however it is shared out, so that its bits depend neither on
-/// the threads nor on the other sets.
+/// The elements of one set in chunks of about 8 K: work enough for a task, short enough for columns that are added up
+/// one by one, and with partial sums of 24 bytes below 0.2 % of x. A set is summed chunk by chunk however it is shared
+/// out, so that its bits depend neither on the threads nor on the other sets.
 class Chunks {
   public:
     explicit Chunks(const Nest& nest) {
@@ -30,7 +30,7 @@ class Chunks {
         for (int i = 0; i < one_set.depth; ++i) {
             if (one_set.loops[i].reduced) one_set.loops[i].n = 1;
         }
-        cut_ = cut_kept(one_set, 16 * 1024);
+        cut_ = cut_kept(one_set, 8 * 1024);
     }
 
     std::int64_t count() const { return cut_.pieces; }
@@ -51,10 +51,17 @@ class Chunks {
 template <LpNorm p, bool with_gradient, class A>
 class LpRun {
   public:
-    LpRun(const Plan& plan, const LpCall& call) : plan_(plan), call_(call), chunks_(plan.nest) {}
+    LpRun(const Plan& plan, const LpCall& call)
+        : plan_(plan),
+          call_(call),
+          sums_nest_(coalesce(plan.nest, summed)),
+          chunks_(sums_nest_),
+          columns_(sums_nest_.depth > 0 && !sums_nest_.loops[sums_nest_.depth - 1].reduced) {}
 
     void run() {
-        if (plan_.mode == Plan::Mode::split_sets) {
+        // Where the layout of the result divides loops of x, chunks cannot be cut from the same nest as its pieces.
+        const bool one_nest = sums_nest_.depth == plan_.nest.depth || chunks_.count() == 1;
+        if (plan_.mode == Plan::Mode::split_sets || !one_nest) {
             split_sets();
         } else {
             whole_sets();
@@ -62,6 +69,9 @@ class LpRun {
     }
 
   private:
+    static constexpr OperandSet summed =
+        with_gradient ? operand_set(op_x, op_grad_output, op_cell) : operand_set(op_x, op_cell);
+
     void whole_sets() const {
         const std::int64_t cells = plan_.piece_columns;
         Carver sizes(nullptr);
@@ -93,16 +103,17 @@ class LpRun {
     }
 
     void split_sets() const {
-        const std::int64_t sets = plan_.nest.cells(), pieces = plan_.sets.pieces;
+        const std::int64_t sets = plan_.nest.cells();
+        const Cut cut = cut_kept(sums_nest_, 64 * 1024);
         Carver sizes(nullptr);
         (void)LpSums(sizes, sets * chunks_.count());
         Scratch scratch(sizes.used());
         Carver carver(scratch.data());
         const LpSums sums(carver, sets * chunks_.count());
         sums.clear(sets * chunks_.count());
-        for_each_piece(pieces * chunks_.count(), plan_.threads, [&](int, std::int64_t index) {
-            const std::int64_t chunk = index / pieces;
-            add_sums(chunks_.of(piece_of(plan_.nest, plan_.sets, index % pieces), chunk), sums.at(chunk * sets));
+        for_each_piece(cut.pieces * chunks_.count(), plan_.threads, [&](int, std::int64_t index) {
+            const std::int64_t chunk = index / cut.pieces;
+            add_sums(chunks_.of(piece_of(sums_nest_, cut, index % cut.pieces), chunk), sums.at(chunk * sets));
         });
         for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
             merge_sums<p, with_gradient>(sums, sums.at(chunk * sets), sets);
@@ -112,13 +123,16 @@ class LpRun {
                        [&](int, std::int64_t index) { write(piece_of(plan_.nest, plan_.elements, index), factors); });
     }
 
-    /// Adds those of the elements of a piece to its cells, as numbered there.
+    /// Adds those of the elements of a piece to its cells, as numbered there. Whether a set is a row or a column is
+    /// said by x and not by the piece: the last strip of some columns may be a single one.
     void add_sums(const Nest& piece, const LpSums& sums) const {
-        Tiles<A> tiles(piece, with_gradient ? operand_set(op_x, op_grad_output, op_cell) : operand_set(op_x, op_cell));
+        Tiles<A> tiles(piece, summed);
         tiles.add_input(call_.x, op_x);
         if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_target(op_cell);
-        const auto kernel = tiles.varies(op_cell) ? &add_columns<p, with_gradient, A> : &add_row<p, with_gradient, A>;
+        const auto kernel = tiles.varies(op_cell) ? &add_columns<p, with_gradient, 1, A>
+                            : columns_            ? &add_columns<p, with_gradient, 0, A>
+                                                  : &add_row<p, with_gradient, A>;
         tiles.for_each([&](const Tile<A>& tile) {
             for (std::int64_t row = 0; row < tile.rows; ++row) {
                 kernel(tile.input[0] + row * tile.input_row[0],
@@ -150,7 +164,9 @@ class LpRun {
 
     const Plan& plan_;
     const LpCall& call_;
+    Nest sums_nest_;  ///< of what is summed alone: the layout of the result does not show in the bits of norms
     Chunks chunks_;
+    bool columns_;
 };
 
 }  // namespace anynorm::detail

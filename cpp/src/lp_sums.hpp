@@ -108,13 +108,14 @@ void add_row(const A* x, const A* grad_output, std::int64_t n, const LpSums& sum
     }
 }
 
-/// sums[i] += those of element i of a row, each of another set.
-template <LpNorm p, bool with_gradient, class A>
+/// sums[i * step] += those of element i: step is 1 for a row of elements of neighbouring sets, and 0 for those of one
+/// set in their order.
+template <LpNorm p, bool with_gradient, std::int64_t step, class A>
 void add_columns(const A* x, const A* grad_output, std::int64_t n, const LpSums& sums) {
     for (std::int64_t i = 0; i < n; ++i) {
         const auto value = static_cast<double>(x[i]);
-        add_norm<p, with_gradient>(sums.norm[i], sums.ties[i], norm_term<p>(value), 1);
-        if constexpr (with_gradient) sums.dot[i] += static_cast<double>(grad_output[i]) * value;
+        add_norm<p, with_gradient>(sums.norm[i * step], sums.ties[i * step], norm_term<p>(value), 1);
+        if constexpr (with_gradient) sums.dot[i * step] += static_cast<double>(grad_output[i]) * value;
     }
 }
 

@@ -80,8 +80,9 @@ const Sets all_sets[] = {
 };
 /// Above the size from which threads are used, with several chunks a set where it can be.
 const Sets large_sets[] = {
-    {"one", {200003}, {0}},       {"few_rows", {3, 70001}, {1}},           {"rows", {700, 300}, {1}},
-    {"columns", {20011, 7}, {0}}, {"planes", {3, 2, 190, 170}, {0, 2, 3}}, {"channels", {4, 17, 61, 67}, {1}},
+    {"one", {200003}, {0}},           {"few_rows", {3, 70001}, {1}},           {"rows", {700, 300}, {1}},
+    {"columns", {20011, 7}, {0}},     {"planes", {3, 2, 190, 170}, {0, 2, 3}}, {"channels", {4, 17, 61, 67}, {1}},
+    {"odd_strips", {3000, 129}, {0}}, {"all", {30, 40, 50, 5}, {0, 1, 2, 3}},
 };
 
 class LpNormalize : public testing::TestWithParam<Sets> {};
@@ -162,6 +163,9 @@ TEST_P(LpNormalizeLarge, IsTheDefinitionForAnyNumberOfThreads) {
             lp_normalize_backward(dy.view(), x.view(), again.view(), sets.axes_of(), {.p = p, .num_threads = threads});
             EXPECT_EQ(different_bits(again.values(), dx.values()), 0) << threads;
         }
+        Tensor<float> elsewhere(sets.shape, {.name = "fortran", .order = Layout::Order::fortran});
+        lp_normalize(x.view(), elsewhere.view(), sets.axes_of(), {.p = p});
+        EXPECT_EQ(different_bits(elsewhere.values(), y.values()), 0) << "in another layout";
         for (const Isa isa : isas_with_equal_bits()) {
             const UseIsa use(isa);
             lp_normalize(x.view(), again.view(), sets.axes_of(), {.p = p});

@@ -32,9 +32,9 @@ def sample(shape, dtype, seed=3):
 
 
 def assert_close(got, exact, scale=1.0):
-    """A rounding of the arithmetic, which for p=2 is that of float32, and one of the result."""
+    """The rounding of the arithmetic, which for p=2 is that of float32, and that of the result."""
     assert got.shape == exact.shape
-    allowed = (2e-15 if got.dtype == np.float64 else 4e-7) + 1.01 * ROUNDING[got.dtype]
+    allowed = (1e-14 if got.dtype == np.float64 else 4e-7) + 1.01 * ROUNDING[got.dtype]
     assert np.all(np.abs(got.astype(np.float64) - exact) <= allowed * np.maximum(scale, np.abs(exact)))
 
 
@@ -47,19 +47,19 @@ def check_gradient(got, grad_output, x, p, axis, eps=1e-12):
 
 
 @pytest.mark.parametrize("axis", [1, -1, (0, 2), None, ()], ids=str)
-@pytest.mark.parametrize("eps", [1e-12, 2.5])
-def test_values(layout, p, axis, eps, dtype):
+def test_values(layout, p, axis, dtype):
     """x, grad_output and the results in three layouts; with the large eps some sets are below it and others not."""
     x = layout.place(sample(SHAPE, dtype))
     grad_output = cases.LAYOUT["fortran"].place(sample(SHAPE, dtype, seed=4))
     before = x.copy()
     axes = tuple(range(4)) if axis is None else axis
-    out = cases.LAYOUT["negative_step2"].empty(SHAPE, dtype)
-    assert anynorm.lp_normalize(x, p, axis, eps, out=out) is out
-    assert_close(out, reference.lp_normalize(x, p, axes, eps))
-    gradient = anynorm.lp_normalize_backward(grad_output, x, p, axis, eps)
-    check_gradient(gradient, grad_output, x, p, axes, eps)
-    assert gradient.strides == np.empty_like(x).strides
+    for eps in (1e-12, 2.5):
+        out = cases.LAYOUT["negative_step2"].empty(SHAPE, dtype)
+        assert anynorm.lp_normalize(x, p, axis, eps, out=out) is out
+        assert_close(out, reference.lp_normalize(x, p, axes, eps))
+        gradient = anynorm.lp_normalize_backward(grad_output, x, p, axis, eps)
+        check_gradient(gradient, grad_output, x, p, axes, eps)
+        assert gradient.strides == np.empty_like(x).strides
     assert cases.same_bits(x, before)
 
 
