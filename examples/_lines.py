@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 SIZE, DPI = (7.2, 4.2), 180
 INK, GREY, LINE = "#1f2328", "#59636e", "#dddddd"
-TICKS = (90, 80, 50, 40, 20, 10, 5, 2, 1, 0.5, 0.2)  # errors in percent
+TICKS = (90, 80, 60, 40, 20, 10, 5, 2, 1, 0.5, 0.2)  # errors in percent
 LABEL_HEIGHT = 0.055  # of the axes: how far apart two names must be to be read
 
 # Okabe and Ito's colours, as in the picture of quickstart.py, and marks that differ besides.
