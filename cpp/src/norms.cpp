@@ -181,15 +181,9 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
     }
 
     check_view(caller, "output", y);
-    check_running_output(caller, options.running);
-    for (const auto& [what, view] : {std::pair<const char*, const TensorView&>{"x", x},
-                                     {"output", y},
-                                     {"weight", options.weight},
-                                     {"bias", options.bias}}) {
-        check_running_apart(caller, options.running, what, view);
-    }
-    check_running_apart(caller, options.running, options.moments);
-    check_running_apart(caller, options.running, options.given);
+    check_running_output(caller, options.running,
+                         {{"x", &x}, {"output", &y}, {"weight", &options.weight}, {"bias", &options.bias}},
+                         {&options.moments, &options.given});
     const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
     check_moments_output(caller, options.moments, x, reduced);
     if (options.given.given()) check_given(caller, options, x, kept, reduced);

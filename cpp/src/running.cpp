@@ -12,18 +12,14 @@
 namespace anynorm::detail {
 namespace {
 
-struct Named {
-    const char* what;
-    const TensorView* view;
-};
-
 /// The views that an update writes.
 class Written {
   public:
     explicit Written(const RunningStatistics& running) {
-        for (const Named& each : {Named{"running_mean", &running.mean}, Named{"running_var", &running.var},
-                                  Named{"pooled.count", &running.pooled.count},
-                                  Named{"pooled.mean", &running.pooled.mean}, Named{"pooled.m2", &running.pooled.m2}}) {
+        for (const NamedView& each :
+             {NamedView{"running_mean", &running.mean}, NamedView{"running_var", &running.var},
+              NamedView{"pooled.count", &running.pooled.count}, NamedView{"pooled.mean", &running.pooled.mean},
+              NamedView{"pooled.m2", &running.pooled.m2}}) {
             if (each.view->given()) views_[count_++] = each;
         }
         if (!running.num_batches) return;
@@ -34,11 +30,11 @@ class Written {
     Written(const Written&) = delete;
     Written& operator=(const Written&) = delete;
 
-    const Named* begin() const { return views_; }
-    const Named* end() const { return views_ + count_; }
+    const NamedView* begin() const { return views_; }
+    const NamedView* end() const { return views_ + count_; }
 
   private:
-    Named views_[6] = {};
+    NamedView views_[6] = {};
     int count_ = 0;
     TensorView counter_;
 };
@@ -81,9 +77,11 @@ ChannelBatch look_at(const RunningStatistics& running, const MomentsView& batch,
         result.var += set.variance(running.correction);
         result.all.merge(set);
     }
-    result.mean /= static_cast<double>(samples);
-    result.var /= static_cast<double>(samples);
-    result.has_variance = result.has_variance && samples > 0;
+    if (samples != 1) {
+        result.mean /= static_cast<double>(samples);
+        result.var /= static_cast<double>(samples);
+        result.has_variance = result.has_variance && samples > 0;
+    }
     result.finite = std::isfinite(result.all.mean) && std::isfinite(result.all.m2);
     if (running.mean.given() && result.has_variance) {
         result.finite = result.finite && is_finite_as(running.mean.dtype, result.mean) &&
@@ -116,8 +114,8 @@ void refuse_nonfinite(const char* caller, const RunningStatistics& running, cons
 }
 
 void check_pooled(const char* caller, const MomentsView& pooled, std::int64_t channels) {
-    for (const Named& each :
-         {Named{"pooled.count", &pooled.count}, Named{"pooled.mean", &pooled.mean}, Named{"pooled.m2", &pooled.m2}}) {
+    for (const NamedView& each : {NamedView{"pooled.count", &pooled.count}, NamedView{"pooled.mean", &pooled.mean},
+                                  NamedView{"pooled.m2", &pooled.m2}}) {
         if (!each.view->given()) fail(caller, "pooled moments with count, mean and m2", "some of them");
         check_view(caller, each.what, *each.view);
         if (each.view->dtype != DType::f64)
@@ -148,13 +146,17 @@ void check_running(const char* caller, const RunningStatistics& running, std::in
     if (running.pooled.given()) check_pooled(caller, running.pooled, channels);
 }
 
-void check_running_output(const char* caller, const RunningStatistics& running) {
+void check_running_output(const char* caller, const RunningStatistics& running,
+                          std::initializer_list<NamedView> operands,
+                          std::initializer_list<const MomentsView*> moments) {
     const Written written(running);
-    for (const Named& each : written) {
+    for (const NamedView& each : written) {
         check_output(caller, each.what, *each.view);
-        for (const Named* other = written.begin(); other < &each; ++other) {
+        for (const NamedView* other = written.begin(); other < &each; ++other) {
             check_apart(caller, other->what, *other->view, each.what, *each.view);
         }
+        for (const NamedView& other : operands) check_apart(caller, each.what, *each.view, other.what, *other.view);
+        for (const MomentsView* other : moments) check_moments_apart(caller, *other, each.what, *each.view);
     }
     if (!running.momentum && !running.num_batches) {
         fail(caller, "num_batches, without which the average over all batches cannot go on", "none");
@@ -162,17 +164,6 @@ void check_running_output(const char* caller, const RunningStatistics& running) 
     if (running.num_batches && *running.num_batches < 0) {
         fail(caller, "num_batches of at least 0", std::to_string(*running.num_batches));
     }
-}
-
-void check_running_apart(const char* caller, const RunningStatistics& running, const char* other_what,
-                         const TensorView& other) {
-    if (!other.given()) return;
-    for (const Named& each : Written(running)) check_apart(caller, each.what, *each.view, other_what, other);
-}
-
-void check_running_apart(const char* caller, const RunningStatistics& running, const MomentsView& other) {
-    if (!other.given()) return;
-    for (const Named& each : Written(running)) check_moments_apart(caller, other, each.what, *each.view);
 }
 
 void check_counts(const char* caller, const RunningStatistics& running, const MomentsView& batch) {
@@ -247,9 +238,9 @@ RunningUpdate update_running(const RunningStatistics& running, const MomentsView
     if (shaped.rank != 1) fail(caller, "running statistics of shape (C,)", shape_text(shaped));
     const std::int64_t channels = shaped.shape[0];
     check_running(caller, running, channels);
-    const Named views[] = {
+    const NamedView views[] = {
         {"moments.count", &moments.count}, {"moments.mean", &moments.mean}, {"moments.m2", &moments.m2}};
-    for (const Named& each : views) {
+    for (const NamedView& each : views) {
         if (!each.view->given()) fail(caller, "moments with count, mean and m2", "some of them");
         check_statistic(caller, each.what, *each.view);
         const TensorView& view = *each.view;
@@ -261,8 +252,7 @@ RunningUpdate update_running(const RunningStatistics& running, const MomentsView
         }
         check_shape(caller, each.what, view, moments.count.shape, moments.count.rank);
     }
-    check_running_output(caller, running);
-    check_running_apart(caller, running, moments);
+    check_running_output(caller, running, {}, {&moments});
     if (one_element == OneElement::raise) check_counts(caller, running, moments);
     return learn(caller, running, moments);
 }

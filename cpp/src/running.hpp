@@ -2,6 +2,8 @@
 // Running statistics as arguments: their checks, the moments that they stand for, and their update.
 #pragma once
 
+#include <initializer_list>
+
 #include "anynorm/running.hpp"
 #include "anynorm/tensor_view.hpp"
 
@@ -13,13 +15,15 @@ void check_running(const char* caller, const RunningStatistics& running, std::in
 /// Whether there is anything for a training batch to update.
 inline bool learns(const RunningStatistics& running) { return running.mean.given() || running.pooled.given(); }
 
-/// What an update writes: apart from each other, without overlaps of their own, and with what it needs.
-void check_running_output(const char* caller, const RunningStatistics& running);
+struct NamedView {
+    const char* what;
+    const TensorView* view;
+};
 
-/// Running statistics are written after y: they must be apart from everything else that the call touches.
-void check_running_apart(const char* caller, const RunningStatistics& running, const char* other_what,
-                         const TensorView& other);
-void check_running_apart(const char* caller, const RunningStatistics& running, const MomentsView& other);
+/// What an update writes has no overlaps of its own, and is apart from each other and from everything else that the
+/// call touches, since it is written after y; and a cumulative average has its count.
+void check_running_output(const char* caller, const RunningStatistics& running,
+                          std::initializer_list<NamedView> operands, std::initializer_list<const MomentsView*> moments);
 
 /// The running variance needs counts above the correction. `batch` has shape (C) or (samples, C).
 void check_counts(const char* caller, const RunningStatistics& running, const MomentsView& batch);

@@ -71,7 +71,7 @@ def batch_renorm(
     d_max: float = 5.0,
     channel_axis: SupportsIndex = 1,
     num_batches: npt.NDArray[np.int64] | None = None,
-    correction: float = 1,
+    correction: float = 1.0,
     pooled: Moments | None = None,
     nonfinite: NonFinite = "warn",
     one_element: OneElement = "raise",
@@ -117,8 +117,7 @@ def batch_renorm(
     Raises
     ------
     {raises}
-    FloatingPointError
-        For moments that are not finite, if `nonfinite` is "raise".
+    {not_finite}
 
     Notes
     -----

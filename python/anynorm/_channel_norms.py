@@ -147,7 +147,7 @@ def instance_norm(
     *,
     channel_axis: SupportsIndex = 1,
     num_batches: npt.NDArray[np.int64] | None = None,
-    correction: float = 1,
+    correction: float = 1.0,
     pooled: Moments | None = None,
     nonfinite: NonFinite = "warn",
     one_element: OneElement = "raise",
@@ -184,8 +184,7 @@ def instance_norm(
     Raises
     ------
     {raises}
-    FloatingPointError
-        For moments that are not finite, if `nonfinite` is "raise".
+    {not_finite}
 
     Notes
     -----
@@ -258,7 +257,7 @@ def batch_norm(
     *,
     channel_axis: SupportsIndex = 1,
     num_batches: npt.NDArray[np.int64] | None = None,
-    correction: float = 1,
+    correction: float = 1.0,
     pooled: Moments | None = None,
     nonfinite: NonFinite = "warn",
     one_element: OneElement = "raise",
@@ -295,8 +294,7 @@ def batch_norm(
     Raises
     ------
     {raises}
-    FloatingPointError
-        For moments that are not finite, if `nonfinite` is "raise".
+    {not_finite}
 
     Notes
     -----

@@ -20,7 +20,7 @@ def update_running(
     momentum: float | None = 0.1,
     *,
     num_batches: npt.NDArray[np.int64] | None = None,
-    correction: float = 1,
+    correction: float = 1.0,
     pooled: Moments | None = None,
     nonfinite: NonFinite = "warn",
     one_element: OneElement = "raise",
@@ -51,8 +51,7 @@ def update_running(
         If an argument is not of the type said above.
     ValueError
         If a shape, an option or the memory of an array does not fit. Nothing has been written then.
-    FloatingPointError
-        For moments that are not finite, if `nonfinite` is "raise".
+    {not_finite}
 
     Notes
     -----

@@ -107,6 +107,14 @@ nonfinite : {"warn", "skip", "raise", "propagate"}, default "warn"
 one_element : {"raise", "bias"}, default "raise"
     What becomes of sets of one element, which have no unbiased variance to learn. "raise": {one_element}.
     "bias": the result is {alone_result}, and `running_mean`, `running_var` and `num_batches` stay as they are.""",
+    "not_finite": """\
+FloatingPointError
+    For moments that are not finite, if `nonfinite` is "raise".
+
+Warns
+-----
+RuntimeWarning
+    For moments that are not finite, if `nonfinite` is "warn".""",
     "updating": """\
 num_batches : ndarray of int64, optional
     One element, which every update counts up by one: PyTorch's ``num_batches_tracked``.

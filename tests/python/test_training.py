@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running statistics: averages, corrections, exact pooled moments, the policies, and updates without a norm."""
 
+import sys
 import warnings
 
 import cases
@@ -407,6 +408,31 @@ def test_update_running_refuses(rng):
     assert state.same_as(State())
     anynorm.update_running(state.mean, state.var, anynorm.Moments.empty(C), one_element="bias")
     assert state.same_as(State())
+
+
+def test_references_are_given_back(rng):
+    x, state, moments = rng.normal(size=(3, C, 4)), State(), anynorm.Moments(4, np.ones(C), 2)
+    kept = [state.mean, state.var, state.num_batches, state.pooled, state.pooled.count, moments, moments.mean]
+
+    def calls():
+        options = {"num_batches": state.num_batches, "pooled": state.pooled}
+        anynorm.batch_norm(x, state.mean, state.var, training=True, moments=moments, **options)
+        anynorm.batch_renorm(x, state.mean, state.var, training=True, moments=moments, **options)
+        anynorm.batch_renorm_backward(x, x, state.mean, state.var, training=True, moments=moments)
+        anynorm.update_running(state.mean, state.var, moments, **options)
+        for refused in ({"correction": 2}, {"nonfinite": "x"}, {"momentum": "x"}, {"channel_axis": 7}):
+            with pytest.raises((TypeError, ValueError)):
+                anynorm.batch_norm(x, state.mean, state.var, training=True, **{**options, **refused})
+        with pytest.raises(FloatingPointError):
+            anynorm.batch_norm(x * np.nan, state.mean, state.var, training=True, nonfinite="raise", **options)
+        with pytest.raises(RuntimeWarning):
+            anynorm.batch_norm(x * np.nan, state.mean, state.var, training=True, **options)
+
+    calls()
+    before = [sys.getrefcount(each) for each in kept]
+    for _ in range(20):
+        calls()
+    assert [sys.getrefcount(each) for each in kept] == before
 
 
 # --- torch -----------------------------------------------------------------------------------------------------------
