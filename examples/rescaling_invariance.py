@@ -202,7 +202,7 @@ def save(path: Path, table: Table) -> None:
     note = (
         f"yes: the same bits for the factor {POWER_OF_TWO:g}; the numbers are for {OTHER:g}, in float32 with eps = 0."
     )
-    text(0.2, height - 0.2, f"{note} Table 1 of arXiv:1607.06450, with more columns.", 7)
+    text(0.2, height - 0.2, f"{note} After table 1 of arXiv:1607.06450.", 7)
     figure.savefig(path)
 
 

@@ -57,8 +57,7 @@ bool has_short_rows(const Nest& of_all) {
 }
 
 /// The 2-norm is RMS norm with another divisor: its sums and its writes are the engine's kernels.
-void run_engine(Plan& plan, const LpCall& call) {
-    kernels::KernelTable table = active_kernels();
+void run_engine(Plan& plan, const LpCall& call, kernels::KernelTable table) {
     table.f32.coefficients = reciprocal_norms<float>;
     table.f64.coefficients = reciprocal_norms<double>;
     table.f16.coefficients = reciprocal_norms<float>;
@@ -73,25 +72,28 @@ void run_engine(Plan& plan, const LpCall& call) {
 }
 
 template <LpNorm p, bool with_gradient>
-void run_loops(const Plan& plan, const LpCall& call) {
-    const auto wide = [](const Elements& elements) { return elements.dtype == DType::f64; };
-    if (wide(call.x) || wide(call.grad_output) || wide(call.result)) {
-        LpRun<p, with_gradient, double>(plan, call).run();
-    } else {
-        LpRun<p, with_gradient, float>(plan, call).run();
-    }
+void run_loops(const Plan& plan, const LpCall& call, const kernels::KernelTable& table) {
+    const auto any = [&](DType dtype) {
+        return call.x.dtype == dtype || call.result.dtype == dtype || call.grad_output.dtype == dtype;
+    };
+    const bool alike = call.result.dtype == call.x.dtype && (!with_gradient || call.grad_output.dtype == call.x.dtype);
+    if (any(DType::f64)) return LpRun<p, with_gradient, double>(plan, call, table).run();
+    if (!alike) return LpRun<p, with_gradient, float>(plan, call, table).run();
+    with_type(call.x, [&]<class X>(X*) { LpRun<p, with_gradient, X>(plan, call, table).run(); });
 }
 
 template <bool with_gradient>
-void run(Plan& plan, const LpCall& call, LpNorm p) {
+void run(Plan& plan, const LpCall& call, LpNorm p, const kernels::KernelTable& table) {
     switch (p) {
         case LpNorm::one:
-            return run_loops<LpNorm::one, with_gradient>(plan, call);
+            return run_loops<LpNorm::one, with_gradient>(plan, call, table);
         case LpNorm::max:
-            return run_loops<LpNorm::max, with_gradient>(plan, call);
+            return run_loops<LpNorm::max, with_gradient>(plan, call, table);
         case LpNorm::two:
-            if (with_gradient || has_short_rows(plan.nest)) return run_loops<LpNorm::two, with_gradient>(plan, call);
-            return run_engine(plan, call);
+            if (with_gradient || has_short_rows(plan.nest)) {
+                return run_loops<LpNorm::two, with_gradient>(plan, call, table);
+            }
+            return run_engine(plan, call, table);
     }
 }
 
@@ -99,6 +101,7 @@ void run(Plan& plan, const LpCall& call, LpNorm p) {
 template <bool with_gradient>
 void lay_out(const TensorView& x, const TensorView& grad_output, const TensorView& result, AxisSet reduced, LpNorm p,
              const LpNormalizeOptions& options) {
+    const kernels::KernelTable& table = active_kernels();
     if (x.size() == 0) return;
     OperandStrides strides;
     strides.set(op_x, own_strides(x));
@@ -110,7 +113,7 @@ void lay_out(const TensorView& x, const TensorView& grad_output, const TensorVie
     request.threads = threads.count();
     Plan plan = make_plan(make_nest(x, reduced, strides), request);
     threads.keep(plan.threads);
-    run<with_gradient>(plan, {elements_of(x), elements_of(grad_output), elements_of(result), options.eps}, p);
+    run<with_gradient>(plan, {elements_of(x), elements_of(grad_output), elements_of(result), options.eps}, p, table);
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 // One call of lp_normalize() or its gradient: sums of every set, factors of them, the result.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
+#include "dispatch.hpp"
 #include "elements.hpp"
 #include "lp_sums.hpp"
 #include "parallel.hpp"
@@ -25,19 +28,20 @@ struct LpCall {
 /// out, so that its bits depend neither on the threads nor on the other sets.
 class Chunks {
   public:
-    explicit Chunks(const Nest& nest) {
-        Nest one_set = flipped(nest);
-        for (int i = 0; i < one_set.depth; ++i) {
-            if (one_set.loops[i].reduced) one_set.loops[i].n = 1;
-        }
-        cut_ = cut_kept(one_set, 8 * 1024);
-    }
+    explicit Chunks(const Nest& nest) : cut_(cut_one_set(flipped(nest))) {}
 
     std::int64_t count() const { return cut_.pieces; }
     /// The elements of chunk `index` of every set of a piece.
     Nest of(const Nest& piece, std::int64_t index) const { return flipped(piece_of(flipped(piece), cut_, index)); }
 
   private:
+    static Cut cut_one_set(Nest nest) {
+        for (int i = 0; i < nest.depth; ++i) {
+            if (nest.loops[i].reduced) nest.loops[i].n = 1;
+        }
+        return cut_kept(nest, 8 * 1024);
+    }
+
     /// Kept loops for reduced ones and the reverse: pieces of a nest are cut from its kept loops.
     static Nest flipped(Nest nest) {
         for (int i = 0; i < nest.depth; ++i) nest.loops[i].reduced = !nest.loops[i].reduced;
@@ -47,13 +51,17 @@ class Chunks {
     Cut cut_;
 };
 
-/// A is the type that operands pass through L1 in where they are of another: float, or double if one of them is.
+/// A is the type of all operands, or that in which others pass through L1: float, or double if one of them is. Halves
+/// are promoted by the kernels, whose bits are those of the conversion one by one.
 template <LpNorm p, bool with_gradient, class A>
 class LpRun {
   public:
-    LpRun(const Plan& plan, const LpCall& call)
+    using C = kernels::Compute<A>;
+
+    LpRun(const Plan& plan, const LpCall& call, const kernels::KernelTable& table)
         : plan_(plan),
           call_(call),
+          kernels_(kernels_for<A>(table)),
           sums_nest_(coalesce(plan.nest, summed)),
           chunks_(sums_nest_),
           columns_(sums_nest_.depth > 0 && !sums_nest_.loops[sums_nest_.depth - 1].reduced) {}
@@ -110,7 +118,8 @@ class LpRun {
         Scratch scratch(sizes.used());
         Carver carver(scratch.data());
         const LpSums sums(carver, sets * chunks_.count());
-        sums.clear(sets * chunks_.count());
+        sums.clear(sets);
+        for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) sums.at(chunk * sets).clear(sets);
         for_each_piece(cut.pieces * chunks_.count(), plan_.threads, [&](int, std::int64_t index) {
             const std::int64_t chunk = index / cut.pieces;
             add_sums(chunks_.of(piece_of(sums_nest_, cut, index % cut.pieces), chunk), sums.at(chunk * sets));
@@ -130,40 +139,64 @@ class LpRun {
         tiles.add_input(call_.x, op_x);
         if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_target(op_cell);
-        const auto kernel = tiles.varies(op_cell) ? &add_columns<p, with_gradient, 1, A>
-                            : columns_            ? &add_columns<p, with_gradient, 0, A>
-                                                  : &add_row<p, with_gradient, A>;
-        tiles.for_each([&](const Tile<A>& tile) {
-            for (std::int64_t row = 0; row < tile.rows; ++row) {
-                kernel(tile.input[0] + row * tile.input_row[0],
-                       with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr, tile.n,
-                       sums.at(tile.target + row * tile.target_row));
-            }
+        const bool neighbours = tiles.varies(op_cell);
+        const auto kernel = neighbours ? &add_columns<p, with_gradient, 1, C>
+                            : columns_ ? &add_columns<p, with_gradient, 0, C>
+                                       : &add_row<p, with_gradient, C>;
+        for_each_row(tiles, [&](const C* x, const C* grad_output, C*, std::int64_t n, std::int64_t set) {
+            kernel(x, grad_output, n, sums.at(set));
         });
     }
 
     void write(const Nest& piece, const LpFactors& factors) const {
-        Tiles<A> tiles(
-            piece, with_gradient ? operand_set(op_x, op_y, op_grad_output, op_cell) : operand_set(op_x, op_y, op_cell));
+        Tiles<A> tiles(piece, summed | operand_set(op_y));
         tiles.add_input(call_.x, op_x);
         if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_output(call_.result, op_y);
         tiles.set_target(op_cell);
         const auto kernel =
-            tiles.varies(op_cell) ? &write_row<p, with_gradient, true, A> : &write_row<p, with_gradient, false, A>;
+            tiles.varies(op_cell) ? &write_row<p, with_gradient, true, C> : &write_row<p, with_gradient, false, C>;
+        for_each_row(tiles, [&](const C* x, const C* grad_output, C* result, std::int64_t n, std::int64_t set) {
+            kernel(x, grad_output, result, n, {factors.scale + set, factors.slope + set, factors.peak + set});
+        });
+    }
+
+    /// body(x, grad_output, result, n, first set) for rows of tiles in the compute type.
+    template <class Body>
+    void for_each_row(Tiles<A>& tiles, const Body& body) const {
+        const std::int64_t step = tiles.varies(op_cell) ? 1 : 0;
         tiles.for_each([&](const Tile<A>& tile) {
             for (std::int64_t row = 0; row < tile.rows; ++row) {
+                const A* const x = tile.input[0] + row * tile.input_row[0];
+                const A* const grad_output = with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr;
+                A* const result = tile.output == nullptr ? nullptr : tile.output + row * tile.output_row;
                 const std::int64_t set = tile.target + row * tile.target_row;
-                kernel(tile.input[0] + row * tile.input_row[0],
-                       with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr,
-                       tile.output + row * tile.output_row, tile.n,
-                       {factors.scale + set, factors.slope + set, factors.peak + set});
+                if constexpr (std::is_same_v<A, C>) {
+                    body(x, grad_output, result, tile.n, set);
+                } else {
+                    promote_row(x, grad_output, result, tile.n, set, step, body);
+                }
             }
         });
     }
 
+    /// The same for a row of halves, in blocks as long as those that are summed.
+    template <class Body>
+    void promote_row(const A* x, const A* grad_output, A* result, std::int64_t n, std::int64_t set, std::int64_t step,
+                     const Body& body) const {
+        alignas(64) C wide_x[sum_block], wide_grad_output[sum_block], wide_result[sum_block];
+        for (std::int64_t first = 0; first < n; first += sum_block) {
+            const std::int64_t count = std::min(sum_block, n - first);
+            kernels_.promote(wide_x, x + first, count);
+            if (with_gradient) kernels_.promote(wide_grad_output, grad_output + first, count);
+            body(wide_x, wide_grad_output, wide_result, count, set + step * first);
+            if (result != nullptr) kernels_.demote(result + first, wide_result, count);
+        }
+    }
+
     const Plan& plan_;
     const LpCall& call_;
+    const kernels::Kernels<A>& kernels_;
     Nest sums_nest_;  ///< of what is summed alone: the layout of the result does not show in the bits of norms
     Chunks chunks_;
     bool columns_;

@@ -83,13 +83,14 @@ auto magnitude_bits(A x) {
     return std::bit_cast<Bits>(x) & std::numeric_limits<Bits>::max();
 }
 
-/// sums += those of a row of n neighbouring elements, in blocks that stay in L1 and keep the roundings few. Without a
-/// gradient only the norm is summed.
+/// So many elements of a row are summed on their own: they stay in L1, and the roundings are few.
+inline constexpr std::int64_t sum_block = 512;
+
+/// sums += those of a row of n neighbouring elements. Without a gradient only the norm is summed.
 template <LpNorm p, bool with_gradient, class A>
 void add_row(const A* x, const A* grad_output, std::int64_t n, const LpSums& sums) {
-    constexpr std::int64_t block = 512;
-    for (std::int64_t first = 0; first < n; first += block, x += block, grad_output += with_gradient ? block : 0) {
-        const std::int64_t count = std::min(block, n - first);
+    for (std::int64_t first = 0; first < n; first += sum_block) {
+        const std::int64_t count = std::min(sum_block, n - first);
         if constexpr (p == LpNorm::max) {
             auto largest = magnitude_bits(A(0));
             for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, magnitude_bits(x[i]));
@@ -104,7 +105,9 @@ void add_row(const A* x, const A* grad_output, std::int64_t n, const LpSums& sum
             *sums.dot += sum_in_lanes(count, [x, grad_output](std::int64_t i) {
                 return static_cast<double>(grad_output[i]) * static_cast<double>(x[i]);
             });
+            grad_output += count;
         }
+        x += count;
     }
 }
 
@@ -137,6 +140,7 @@ struct LpFactors {
 template <LpNorm p>
 LpFactors make_factors(const LpSums& sums, std::int64_t count, double eps) {
     for (std::int64_t i = 0; i < count; ++i) {
+        // The analyzer does not see that the sums have been cleared. NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
         const double norm = p == LpNorm::two ? std::sqrt(sums.norm[i]) : sums.norm[i];
         const bool clamped = norm < eps;
         const double scale = 1 / (clamped ? eps : norm);

@@ -103,6 +103,22 @@ def test_halves(half, p):
     check_gradient(gradient, grad_output, x, p, 1)
 
 
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16], ids=["f16", "bf16"])
+@pytest.mark.parametrize(
+    "shape, axis", [((3, 1300), 1), ((1100, 5), 0), ((700, 4, 9), (0, 2))], ids=["rows", "columns", "both"]
+)
+def test_halves_are_promoted_exactly(half, p, shape, axis):
+    """The bits of float32 results, rounded, whether the halves are read in place or packed."""
+    x, grad_output = sample(shape, half), sample(shape, half, seed=4)
+    wide = [array.astype(np.float32) for array in (grad_output, x)]
+    y, gradient = anynorm.lp_normalize(wide[1], p, axis), anynorm.lp_normalize_backward(*wide, p, axis)
+    assert_close(y, reference.lp_normalize(x, p, axis))
+    for place in (np.copy, cases.LAYOUT["step2_inner"].place):
+        assert cases.same_bits(anynorm.lp_normalize(place(x), p, axis), y.astype(half))
+        got = anynorm.lp_normalize_backward(place(grad_output), place(x), p, axis)
+        assert cases.same_bits(got, gradient.astype(half))
+
+
 def test_in_place(out_layout, p, dtype):
     x, grad_output = out_layout.place(sample(SHAPE, dtype)), out_layout.place(sample(SHAPE, dtype, seed=4))
     y = anynorm.lp_normalize(x, p, (1, 3))
