@@ -4,8 +4,10 @@
 
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "anynorm/normalize.hpp"
+#include "batch_renorm.hpp"
 #include "norm_axes.hpp"
 #include "running.hpp"
 #include "validate.hpp"
@@ -22,37 +24,6 @@ void pass_on(const char* caller, const Options& options, NormalizeOptions& engin
     engine.num_threads = options.num_threads;
     if (options.given.given()) engine.given = options.given;
     if (options.moments.given()) engine.moments = options.moments;
-}
-
-double element(const TensorView& view, std::int64_t offset) {
-    return view.dtype == DType::f32 ? static_cast<double>(static_cast<const float*>(view.data)[offset])
-                                    : static_cast<const double*>(view.data)[offset];
-}
-
-void set_element(const TensorView& view, std::int64_t offset, double value) {
-    if (view.dtype == DType::f32) {
-        static_cast<float*>(view.data)[offset] = static_cast<float>(value);
-    } else {
-        static_cast<double*>(view.data)[offset] = value;
-    }
-}
-
-/// Running statistics are written after y: they must be apart from everything else the call touches.
-void check_running_output(const char* caller, const RunningStatistics& running, const TensorView& x,
-                          const TensorView& y, const TensorView& weight, const TensorView& bias,
-                          const MomentsView& moments) {
-    check_apart(caller, "running_mean", running.mean, "running_var", running.var);
-    struct Named {
-        const char* what;
-        const TensorView& view;
-    };
-    for (const Named& written : {Named{"running_mean", running.mean}, Named{"running_var", running.var}}) {
-        check_output(caller, written.what, written.view);
-        for (const Named& other : {Named{"x", x}, Named{"output", y}, Named{"weight", weight}, Named{"bias", bias}}) {
-            check_apart(caller, written.what, written.view, other.what, other.view);
-        }
-        check_moments_apart(caller, moments, written.what, written.view);
-    }
 }
 
 /// A view of statistics without the axes that were averaged over, which it may have at length 1.
@@ -91,39 +62,31 @@ class BatchMoments {
     std::unique_ptr<double[]> own_;
 };
 
-/// Statistics of shape (C) or (N, C).
-double statistic(const TensorView& view, std::int64_t sample, std::int64_t channel) {
-    return element(view,
-                   view.rank == 1 ? channel * view.strides[0] : sample * view.strides[0] + channel * view.strides[1]);
-}
-
-/// Given moments that running statistics are to learn from have an unbiased variance.
-void check_trainable(const char* caller, const MomentsView& given, const TensorView& x, const Axes& kept,
-                     std::uint32_t reduced) {
+/// Given moments that a running variance is to learn from have one, unless the caller does without.
+template <class Options>
+void check_given(const char* caller, const Options& options, const TensorView& x, const Axes& kept,
+                 std::uint32_t reduced) {
+    const MomentsView& given = options.given;
     if (!given.count.given()) return;  // normalize() refuses moments that are not complete
     check_statistics(caller, given, x, reduced);
-    const TensorView count = compact(given.count, kept, x.rank);
-    for (std::int64_t i = 0; i < count.size(); ++i) {
-        const std::int64_t channels = count.shape[count.rank - 1];
-        const double n = statistic(count, i / channels, i % channels);
-        if (!(n > 1)) fail(caller, "moments of more than one value per channel to train with", number_text(n));
-    }
+    if (options.one_element == OneElement::raise)
+        check_counts(caller, options.running, {compact(given.count, kept, x.rank), {}, {}});
 }
 
-/// running = (1 - momentum) * running + momentum * average over samples, with the unbiased variance.
-void update_running(const RunningStatistics& running, const MomentsView& batch, std::int64_t samples,
-                    std::int64_t channels) {
-    for (std::int64_t channel = 0; channel < channels; ++channel) {
-        double mean = 0, var = 0;
-        for (std::int64_t sample = 0; sample < samples; ++sample) {
-            mean += statistic(batch.mean, sample, channel);
-            var += statistic(batch.m2, sample, channel) / (statistic(batch.count, sample, channel) - 1);
-        }
-        const double share = running.momentum / static_cast<double>(samples);
-        const std::int64_t mean_at = channel * running.mean.strides[0], var_at = channel * running.var.strides[0];
-        set_element(running.mean, mean_at, (1 - running.momentum) * element(running.mean, mean_at) + share * mean);
-        set_element(running.var, var_at, (1 - running.momentum) * element(running.var, var_at) + share * var);
-    }
+/// Batch norm with the parameters that r and d make of the caller's. `engine` is that of batch norm.
+void renormalize(const TensorView& x, const Grouping& sets, const TensorView& y, int channel,
+                 const BatchRenormOptions& options, NormalizeOptions& engine) {
+    const RenormLimits limits{options.r_max, options.d_max};
+    if (limits.closed()) return normalize(x, sets, y, engine);
+    check_shape(engine.caller, "output", y, x.shape, x.rank);
+    check_eps(engine.caller, options.eps);
+    check_threads(engine.caller, options.num_threads);
+    Renorm renorm(engine.caller, x, channel, options.given, options.num_threads);
+    renorm.fold(limits, options.running, options.eps, options.weight, options.bias);
+    engine.given = renorm.batch();
+    place(renorm.weight(), {channel}, x.rank, engine.weight);
+    place(renorm.bias(), {channel}, x.rank, engine.bias);
+    normalize(x, sets, y, engine);
 }
 
 }  // namespace
@@ -177,7 +140,7 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
 
 namespace {
 
-/// Instance norm has a set for each sample and channel, batch norm for each channel; all else they share.
+/// Instance norm has a set for each sample and channel, batch norm and renorm for each channel; all else they share.
 struct ChannelNorm {
     const char* caller;
     bool per_sample;
@@ -185,7 +148,7 @@ struct ChannelNorm {
 };
 
 template <class Options>
-void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView& y, const Options& options) {
+RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView& y, const Options& options) {
     const char* caller = norm.caller;
     const int channel = check_channels(caller, x, options.channel_axis, max_rank, norm.per_sample);
     const std::int64_t channels = x.shape[channel];
@@ -193,7 +156,6 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
     check_parameter(caller, "weight", options.weight, &channels, 1);
     check_parameter(caller, "bias", options.bias, &channels, 1);
     check_running(caller, options.running, channels);
-    const bool updates = norm.input_statistics && options.running.mean.given();
 
     NormalizeOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
@@ -207,36 +169,52 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
             fail(caller, "running_mean and running_var, whose statistics are used", "none");
         running_as_moments(options.running, samples, norm.per_sample, engine.given);
     }
-    // One element has no unbiased variance to learn; a batch of such sets would be normalized to nothing but bias.
-    const bool trains = updates || (norm.input_statistics && !norm.per_sample);
-    if (trains && !options.given.given() && x.size() > 0 && x.size() == channels * samples) {
+    // One element has no unbiased variance to learn; a batch of such sets is normalized to nothing but bias.
+    const bool refuses = options.one_element == OneElement::raise && norm.input_statistics;
+    if (refuses && (options.running.mean.given() || !norm.per_sample) && !options.given.given() && x.size() > 0 &&
+        x.size() == channels * samples) {
         fail(caller, "more than one value per channel to train with", "x of shape " + shape_text(x));
     }
-    if (!updates) {
+    if (!norm.input_statistics || !learns(options.running)) {
         normalize(x, sets, y, engine);
-        return;
+        return {};
     }
 
-    check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
-    check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
+    check_view(caller, "output", y);
+    check_running_output(caller, options.running,
+                         {{"x", &x}, {"output", &y}, {"weight", &options.weight}, {"bias", &options.bias}},
+                         {&options.moments, &options.given});
     const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
     check_moments_output(caller, options.moments, x, reduced);
-    if (options.given.given()) check_trainable(caller, options.given, x, kept, reduced);
+    if (options.given.given()) check_given(caller, options, x, kept, reduced);
     const BatchMoments batch(options.moments, x, kept);
     engine.moments = batch.views;
-    normalize(x, sets, y, engine);
-    if (x.size() > 0) update_running(options.running, batch.views, samples, channels);
+    if constexpr (std::is_same_v<Options, BatchRenormOptions>) {
+        renormalize(x, sets, y, channel, options, engine);
+    } else {
+        normalize(x, sets, y, engine);
+    }
+    if (x.size() == 0) return {};
+    return learn(caller, options.running, batch.views);
 }
 
 }  // namespace
 
-void instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options) {
-    channel_norm({.caller = "instance_norm", .per_sample = true, .input_statistics = options.use_input_stats}, x, y,
-                 options);
+RunningUpdate instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options) {
+    return channel_norm({.caller = "instance_norm", .per_sample = true, .input_statistics = options.use_input_stats}, x,
+                        y, options);
 }
 
-void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options) {
-    channel_norm({.caller = "batch_norm", .per_sample = false, .input_statistics = options.training}, x, y, options);
+RunningUpdate batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options) {
+    return channel_norm({.caller = "batch_norm", .per_sample = false, .input_statistics = options.training}, x, y,
+                        options);
+}
+
+RunningUpdate batch_renorm(const TensorView& x, const TensorView& y, const BatchRenormOptions& options) {
+    constexpr const char* caller = "batch_renorm";
+    const int channel = check_channels(caller, x, options.channel_axis, max_rank, false);
+    check_renorm(caller, {options.r_max, options.d_max}, options.running, x.shape[channel]);
+    return channel_norm({.caller = caller, .per_sample = false, .input_statistics = options.training}, x, y, options);
 }
 
 }  // namespace anynorm::inline ANYNORM_ABI

@@ -1,45 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-// Running statistics as arguments: their checks, and the moments that they stand for.
+// Running statistics as arguments: their checks, the moments that they stand for, and their update.
 #pragma once
 
-#include "anynorm/norms.hpp"
-#include "validate.hpp"
+#include <initializer_list>
+
+#include "anynorm/running.hpp"
+#include "anynorm/tensor_view.hpp"
 
 namespace anynorm::detail {
 
-inline void check_running(const char* caller, const RunningStatistics& running, std::int64_t channels) {
-    if (running.mean.given() != running.var.given()) {
-        fail(caller, "running mean and variance together",
-             running.mean.given() ? "the mean only" : "the variance only");
-    }
-    if (running.mean.given()) {
-        check_statistic(caller, "running_mean", running.mean);
-        check_statistic(caller, "running_var", running.var);
-        check_shape(caller, "running_mean", running.mean, &channels, 1);
-        check_shape(caller, "running_var", running.var, &channels, 1);
-    }
-    if (!(running.momentum >= 0 && running.momentum <= 1)) {
-        fail(caller, "momentum from 0 to 1", number_text(running.momentum));
-    }
-}
+/// Shapes, dtypes and numbers, whether the running statistics are to be read or updated.
+void check_running(const char* caller, const RunningStatistics& running, std::int64_t channels);
+
+/// Whether there is anything for a training batch to update.
+inline bool learns(const RunningStatistics& running) { return running.mean.given() || running.pooled.given(); }
+
+struct NamedView {
+    const char* what;
+    const TensorView* view;
+};
+
+/// What an update writes has no overlaps of its own, and is apart from each other and from everything else that the
+/// call touches, since it is written after y; and a cumulative average has its count.
+void check_running_output(const char* caller, const RunningStatistics& running,
+                          std::initializer_list<NamedView> operands, std::initializer_list<const MomentsView*> moments);
+
+/// The running variance needs counts above the correction. `batch` has shape (C) or (samples, C).
+void check_counts(const char* caller, const RunningStatistics& running, const MomentsView& batch);
+
+/// Updates running statistics that have been checked. `batch` has shape (C) or (samples, C).
+RunningUpdate learn(const char* caller, const RunningStatistics& running, const MomentsView& batch);
 
 /// The moments that normalize with running statistics: each a set of one element, whose m2 is the variance. Shape (C),
 /// or (samples, C) where every sample has sets of its own.
-inline void running_as_moments(const RunningStatistics& running, std::int64_t samples, bool per_sample,
-                               MomentsView& result) {
-    static double one = 1;
-    const auto spread = [&](const TensorView& statistic) {
-        if (!per_sample) return statistic;
-        TensorView view = statistic;
-        view.rank = 2;
-        view.shape[0] = samples;
-        view.strides[0] = 0;
-        view.shape[1] = statistic.shape[0];
-        view.strides[1] = statistic.strides[0];
-        return view;
-    };
-    const TensorView count = view(&one, {running.mean.shape[0]}, {0});
-    result = {.count = spread(count), .mean = spread(running.mean), .m2 = spread(running.var)};
-}
+void running_as_moments(const RunningStatistics& running, std::int64_t samples, bool per_sample, MomentsView& result);
 
 }  // namespace anynorm::detail

@@ -14,14 +14,18 @@ libraries; here both are PyTorch's: *momentum* is the share of the new value, an
 one.
 """
 
+from anynorm import nn
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
 from anynorm._moments import Moments
+from anynorm._running import update_running
 from anynorm._runtime import active_isa, available_isas, max_threads, use_isa
 from anynorm.functional import (
     batch_norm,
     batch_norm_backward,
+    batch_renorm,
+    batch_renorm_backward,
     fold_batch_norm,
     group_norm,
     group_norm_backward,
@@ -47,6 +51,8 @@ __all__ = [
     "available_isas",
     "batch_norm",
     "batch_norm_backward",
+    "batch_renorm",
+    "batch_renorm_backward",
     "empty_result_pool",
     "fold_batch_norm",
     "group_norm",
@@ -59,11 +65,13 @@ __all__ = [
     "lp_normalize_backward",
     "max_threads",
     "moments",
+    "nn",
     "normalize",
     "normalize_backward",
     "result_pool",
     "rms_norm",
     "rms_norm_backward",
     "set_result_pool",
+    "update_running",
     "use_isa",
 ]

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The norms of data with samples and channels.
 
-Two conventions differ between libraries; here both are PyTorch's. *momentum* is the share of the new value (Keras,
-Flax and ONNX mean the share of the old one). The running *variance* is the unbiased one (the others keep that of the
-population).
+Two conventions differ between libraries; here both are PyTorch's by default. *momentum* is the share of the new value
+(Keras, Flax and ONNX mean the share of the old one). The running *variance* is the unbiased one (the others keep that
+of the population, ``correction=0``).
 """
 
 from __future__ import annotations
 
 from typing import Literal, SupportsIndex, Unpack, overload
 
+import numpy as np
 import numpy.typing as npt
 
 from anynorm import _core
 from anynorm._moments import Moments
-from anynorm._shared import Array, ChannelTail, compiled, documented
+from anynorm._shared import Array, ChannelTail, NonFinite, OneElement, RunningTail, compiled, documented
 
 
 @overload
@@ -105,11 +106,11 @@ def instance_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     use_input_stats: bool = True,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
     return_moments: Literal[False] = False,
-    **tail: Unpack[ChannelTail],
+    **tail: Unpack[RunningTail],
 ) -> Array: ...
 @overload
 def instance_norm(
@@ -119,11 +120,11 @@ def instance_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     use_input_stats: bool = True,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
     return_moments: Literal[True],
-    **tail: Unpack[ChannelTail],
+    **tail: Unpack[RunningTail],
 ) -> tuple[Array, Moments]: ...
 @compiled
 @documented(
@@ -131,6 +132,8 @@ def instance_norm(
     weight_shape="Shape (C,).",
     sets="of shape (N, C).",
     updates="`use_input_stats`",
+    one_element="ValueError, where there is a `running_var` to update; else the result is `bias`",
+    alone_result="exactly `bias`",
 )
 def instance_norm(
     x: npt.ArrayLike,
@@ -139,10 +142,15 @@ def instance_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     use_input_stats: bool = True,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
     channel_axis: SupportsIndex = 1,
+    num_batches: npt.NDArray[np.int64] | None = None,
+    correction: float = 1.0,
+    pooled: Moments | None = None,
+    nonfinite: NonFinite = "warn",
+    one_element: OneElement = "raise",
     moments: Moments | None = None,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -152,7 +160,7 @@ def instance_norm(
     """Normalize each channel of each sample.
 
     `momentum` is the share of the new value (Keras, Flax and ONNX: of the old one), and the running variance is the
-    unbiased one (there: that of the population).
+    unbiased one by default (there: that of the population).
 
     Parameters
     ----------
@@ -166,6 +174,7 @@ def instance_norm(
     {momentum}
     {eps}
     {channel_axis}
+    {running_options}
     {tail}
 
     Returns
@@ -175,9 +184,12 @@ def instance_norm(
     Raises
     ------
     {raises}
+    {not_finite}
 
     Notes
     -----
+    `pooled` holds the moments of all samples of a channel; ``batch_norm(x, moments=pooled)`` normalizes with them.
+
     Ulyanov, Vedaldi, Lempitsky: Instance Normalization, arXiv:1607.08022. Accuracy and cost as for `normalize`.
 
     Examples
@@ -191,7 +203,8 @@ def instance_norm(
     """
     return _core.instance_norm(
         x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
-        channel_axis, moments, out, dtype, return_moments, num_threads,
+        channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, return_moments,
+        num_threads,
     )  # fmt: skip
 
 
@@ -203,11 +216,11 @@ def batch_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
     return_moments: Literal[False] = False,
-    **tail: Unpack[ChannelTail],
+    **tail: Unpack[RunningTail],
 ) -> Array: ...
 @overload
 def batch_norm(
@@ -217,11 +230,11 @@ def batch_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
     return_moments: Literal[True],
-    **tail: Unpack[ChannelTail],
+    **tail: Unpack[RunningTail],
 ) -> tuple[Array, Moments]: ...
 @compiled
 @documented(
@@ -229,6 +242,8 @@ def batch_norm(
     weight_shape="Shape (C,).",
     sets="of shape (C,).",
     updates="`training`",
+    one_element="ValueError",
+    alone_result="exactly `bias`",
 )
 def batch_norm(
     x: npt.ArrayLike,
@@ -237,10 +252,15 @@ def batch_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
     channel_axis: SupportsIndex = 1,
+    num_batches: npt.NDArray[np.int64] | None = None,
+    correction: float = 1.0,
+    pooled: Moments | None = None,
+    nonfinite: NonFinite = "warn",
+    one_element: OneElement = "raise",
     moments: Moments | None = None,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -250,7 +270,7 @@ def batch_norm(
     """Normalize each channel over everything else.
 
     `momentum` is the share of the new value (Keras, Flax and ONNX: of the old one), and the running variance is the
-    unbiased one (there: that of the population).
+    unbiased one by default (there: that of the population).
 
     Parameters
     ----------
@@ -264,6 +284,7 @@ def batch_norm(
     {momentum}
     {eps}
     {channel_axis}
+    {running_options}
     {tail}
 
     Returns
@@ -273,7 +294,7 @@ def batch_norm(
     Raises
     ------
     {raises}
-        Also for training with one element per channel, which has no unbiased variance.
+    {not_finite}
 
     Notes
     -----
@@ -292,8 +313,19 @@ def batch_norm(
     (array([0.2, 2. ]), array([ 1.1, 20.9]))
     >>> anynorm.batch_norm(np.array([[0.2, 2.0]]), mean, var)
     array([[0., 0.]])
+
+    Exact statistics of all batches, to normalize with:
+
+    >>> pooled = anynorm.Moments.empty(2)
+    >>> for batch in (x, x + 10):
+    ...     _ = anynorm.batch_norm(batch, training=True, pooled=pooled)
+    >>> pooled.mean, pooled.var()
+    (array([ 7., 25.]), array([ 26., 125.]))
+    >>> anynorm.batch_norm(np.array([[7.0, 25.0]]), moments=pooled)
+    array([[0., 0.]])
     """
     return _core.batch_norm(
         x, running_mean, running_var, weight, bias, training, momentum, eps,
-        channel_axis, moments, out, dtype, return_moments, num_threads,
+        channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, return_moments,
+        num_threads,
     )  # fmt: skip

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Self, SupportsIndex, TypeAlias, final
 
+import numpy as np
 import numpy.typing as npt
 
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array, Axis, Lengths, Wanted
+from anynorm._shared import Array, Axis, Lengths, NonFinite, OneElement, Wanted
 
 __version__: str
 build: dict[str, str]
@@ -84,9 +85,14 @@ def instance_norm(
     weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None,
     use_input_stats: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
     channel_axis: SupportsIndex,
+    num_batches: npt.NDArray[np.int64] | None,
+    correction: float,
+    pooled: Moments | None,
+    nonfinite: NonFinite,
+    one_element: OneElement,
     moments: Moments | None,
     out: Array | None,
     dtype: npt.DTypeLike | None,
@@ -101,9 +107,14 @@ def batch_norm(
     weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None,
     training: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
     channel_axis: SupportsIndex,
+    num_batches: npt.NDArray[np.int64] | None,
+    correction: float,
+    pooled: Moments | None,
+    nonfinite: NonFinite,
+    one_element: OneElement,
     moments: Moments | None,
     out: Array | None,
     dtype: npt.DTypeLike | None,
@@ -111,6 +122,42 @@ def batch_norm(
     num_threads: SupportsIndex | None,
     /,
 ) -> _Result: ...
+def batch_renorm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike,
+    running_var: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    r_max: float,
+    d_max: float,
+    channel_axis: SupportsIndex,
+    num_batches: npt.NDArray[np.int64] | None,
+    correction: float,
+    pooled: Moments | None,
+    nonfinite: NonFinite,
+    one_element: OneElement,
+    moments: Moments | None,
+    out: Array | None,
+    dtype: npt.DTypeLike | None,
+    return_moments: bool,
+    num_threads: SupportsIndex | None,
+    /,
+) -> _Result: ...
+def update_running(
+    running_mean: Array | None,
+    running_var: Array | None,
+    moments: Moments,
+    momentum: float | None,
+    num_batches: npt.NDArray[np.int64] | None,
+    correction: float,
+    pooled: Moments | None,
+    nonfinite: NonFinite,
+    one_element: OneElement,
+    /,
+) -> None: ...
 def normalize_backward(
     grad_output: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -178,7 +225,7 @@ def instance_norm_backward(
     weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None,
     use_input_stats: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
     channel_axis: SupportsIndex,
     moments: Moments | None,
@@ -196,8 +243,28 @@ def batch_norm_backward(
     weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None,
     training: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
+    channel_axis: SupportsIndex,
+    moments: Moments | None,
+    grad_input: Wanted,
+    grad_weight: Wanted | None,
+    grad_bias: Wanted | None,
+    num_threads: SupportsIndex | None,
+    /,
+) -> Gradients: ...
+def batch_renorm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike,
+    running_var: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    r_max: float,
+    d_max: float,
     channel_axis: SupportsIndex,
     moments: Moments | None,
     grad_input: Wanted,

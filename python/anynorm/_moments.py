@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,8 @@ class Moments:
 
     Notes
     -----
-    The attributes cannot be replaced. As from ``numpy.mean``, they are arrays, or scalars for a single set without
-    axes. A set without elements has count 0, mean NaN and m2 0, and is neutral in a merge. Moments taken without
+    The attributes cannot be replaced, and nothing but `update`, and a norm that it is given to as `pooled`, changes
+    what their arrays hold. As from ``numpy.mean``, they are arrays, or scalars for a single set without axes. A set without elements has count 0, mean NaN and m2 0, and is neutral in a merge. Moments taken without
     centering (by RMS norm) have mean 0 and the sum of squares as m2; they merge with each other, not with centered ones.
 
     Sources: Welford, Technometrics 4 (1962); Chan, Golub, LeVeque, The American Statistician 37 (1983).
@@ -97,6 +97,33 @@ class Moments:
                [2., 2.]])
         """
         return cls(count, mean, m2)
+
+    @classmethod
+    def empty(cls, shape: SupportsIndex | tuple[SupportsIndex, ...] = ()) -> Moments:
+        """Make moments of sets without elements, to merge others into.
+
+        Parameters
+        ----------
+        shape : int or tuple of ints, default ()
+            Shape of the moments.
+
+        Returns
+        -------
+        Moments
+            With count 0, mean NaN and m2 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `shape` is not one, as from ``numpy.zeros``.
+
+        Examples
+        --------
+        >>> import anynorm
+        >>> anynorm.Moments.empty(2)
+        Moments(shape=(2,), count=[0. 0.], mean=[nan nan], m2=[0. 0.])
+        """
+        return cls._wrap(np.zeros(shape), np.full(shape, np.nan), np.zeros(shape))
 
     @classmethod
     def _wrap(cls, count: FloatArray, mean: FloatArray, m2: FloatArray) -> Moments:
@@ -231,6 +258,35 @@ class Moments:
             np.asarray(np.where(only_self, self._mean, np.where(only_other, other._mean, mean))),
             np.asarray(np.where(only_self, self._m2, np.where(only_other, other._m2, m2))),
         )
+
+    def update(self, other: Moments) -> None:
+        """Merge `other` in place.
+
+        Parameters
+        ----------
+        other : Moments
+            Of other elements of the same sets.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from `merge`; `self` stays as it is then.
+
+        Notes
+        -----
+        What `count`, `mean` and `m2` returned before are the arrays that change.
+
+        Examples
+        --------
+        >>> import anynorm
+        >>> total = anynorm.Moments.empty()
+        >>> for part in ([1.0, 2.0], [3.0, 6.0]):
+        ...     total.update(anynorm.moments(part))
+        >>> total
+        Moments(shape=(), count=4., mean=3., m2=14.)
+        """
+        merged = self.merge(other)
+        self._count[...], self._mean[...], self._m2[...] = merged._count, merged._mean, merged._m2
 
     def __add__(self, other: Moments) -> Moments:
         return self.merge(other)

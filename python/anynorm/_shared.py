@@ -6,8 +6,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
+from typing import Any, Literal, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from anynorm import _core
@@ -24,6 +25,13 @@ Wanted: TypeAlias = bool | Array
 
 Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
 Lengths: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+
+
+NonFinite: TypeAlias = Literal["warn", "skip", "raise", "propagate"]
+"""What becomes of the running statistics of a channel whose batch has moments that are not finite."""
+
+OneElement: TypeAlias = Literal["raise", "bias"]
+"""What becomes of a training batch whose sets have one element each."""
 
 
 class Tail(TypedDict, total=False):
@@ -45,6 +53,16 @@ class ChannelTail(Tail, total=False):
     """Of the norms of data with channels."""
 
     channel_axis: SupportsIndex
+
+
+class RunningTail(ChannelTail, total=False):
+    """Of the norms that keep running statistics."""
+
+    num_batches: npt.NDArray[np.int64] | None
+    correction: float
+    pooled: Moments | None
+    nonfinite: NonFinite
+    one_element: OneElement
 
 
 _PARAMETERS = {
@@ -76,9 +94,36 @@ channel_axis : int, default 1
 running_mean, running_var : ndarray of float32 or float64, optional
     Shape (C,); both or neither. Updated in place if {updates}, and then nothing but a writeable ndarray will do.""",
     "momentum": """\
-momentum : float, default 0.1
+momentum : float or None, default 0.1
     The share of the new value: ``running = (1 - momentum) * running + momentum * new``, as in PyTorch. What Keras,
-    Flax and ONNX call momentum is 1 minus this.""",
+    Flax and ONNX call momentum is 1 minus this. None: the average over all batches, which needs `num_batches`.""",
+    "running_options": """\
+{updating}
+nonfinite : {"warn", "skip", "raise", "propagate"}, default "warn"
+    What becomes of the running statistics of a channel whose batch has moments that are not finite. "warn": they stay
+    as they are, and a RuntimeWarning names the channel. "skip": without the warning. "raise": FloatingPointError, and
+    those of all channels stay as they are; the result has been written then. "propagate": they become NaN or infinite
+    for good, as in PyTorch. The result has NaN for that channel, and for no other, in any case.
+one_element : {"raise", "bias"}, default "raise"
+    What becomes of sets of one element, which have no unbiased variance to learn. "raise": {one_element}.
+    "bias": the result is {alone_result}, and `running_mean`, `running_var` and `num_batches` stay as they are.""",
+    "not_finite": """\
+FloatingPointError
+    For moments that are not finite, if `nonfinite` is "raise".
+
+Warns
+-----
+RuntimeWarning
+    For moments that are not finite, if `nonfinite` is "warn".""",
+    "updating": """\
+num_batches : ndarray of int64, optional
+    One element, which every update counts up by one: PyTorch's ``num_batches_tracked``.
+correction : float, default 1
+    From 0 to 1. The running variance is ``m2 / (count - correction)``: 1 for the unbiased one, as in PyTorch, 0 for
+    that of the population, as in Keras, Flax and ONNX.
+pooled : Moments, optional
+    Shape (C,), of float64. The moments of the batch are merged into it, so that it holds the exact statistics of all
+    data so far, which no average over batches does. ``Moments.empty(C)`` begins one.""",
     "tail": """\
 moments : Moments, optional
     Statistics to use instead of those of `x`,
@@ -108,7 +153,7 @@ bias : array_like of float16, bfloat16, float32 or float64, optional
 running_mean, running_var : array_like of float32 or float64, optional
     Shape (C,); both or neither. Used if {reads} is False, and never changed.""",
     "unused_momentum": """\
-momentum : float, default 0.1
+momentum : float or None, default 0.1
     As in the forward call; not used.""",
     "saved_moments": """\
 moments : Moments, optional

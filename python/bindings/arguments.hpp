@@ -23,6 +23,7 @@ class Arguments {
   public:
     Arguments(const char* function, PyObject* const* values) : function_(function), next_(values) {}
 
+    const char* function() const { return function_; }
     Argument named(const char* name) const { return {function_, name}; }
 
     py::object array(const char* name, TensorView& view) { return read_array(*next_++, named(name), view); }
@@ -60,6 +61,19 @@ class Arguments {
         const std::string type = Py_TYPE(object)->tp_name;
         if (type != "numpy.bool" && type != "numpy.bool_") return std::nullopt;
         return PyObject_IsTrue(object) == 1;
+    }
+
+    /// The index of one of the names.
+    template <int count>
+    int choice(const char* name, const char* const (&names)[count]) {
+        PyObject* object = *next_++;
+        std::string expected;
+        for (int i = 0; i < count; ++i) {
+            if (PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, names[i]) == 0) return i;
+            expected += (i == 0 ? "'" : i + 1 < count ? "', '" : "' or '") + std::string(names[i]);
+        }
+        if (!PyUnicode_Check(object)) throw_type_error(named(name), "to be a str", object);
+        throw_value_error(named(name), "to be " + expected + "', got '" + text(object) + "'");
     }
 
     std::int64_t integer(const char* name) { return integer(*next_++, named(name), "to be an int"); }

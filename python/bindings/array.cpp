@@ -188,6 +188,24 @@ py::object written_array(PyObject* object, const Argument& argument, TensorView&
     return py::reinterpret_borrow<py::object>(object);
 }
 
+py::object written_counter(PyObject* object, const Argument& argument, bool written, std::int64_t*& value) {
+    if (!numpy->PyArray_Check_(object)) throw_type_error(argument, "of type numpy.ndarray", object);
+    if (Py_TYPE(object) != numpy->PyArray_Type_) refuse_mask(object, argument);
+    const ArrayFields& array = fields(object);
+    const auto dtype = py::reinterpret_borrow<py::dtype>(array.descr);
+    if (dtype.kind() != 'i' || dtype.itemsize() != 8 || dtype.byteorder() == foreign_byte_order)
+        throw py::type_error(message(argument, "of dtype int64, got ") + text(array.descr));
+    py::ssize_t size = 1;
+    for (int axis = 0; axis < array.nd; ++axis) size *= array.dimensions[axis];
+    if (size != 1) throw_value_error(argument, "of one element, got " + std::to_string(size));
+    if (written && !(array.flags & Numpy::NPY_ARRAY_WRITEABLE_))
+        throw_value_error(argument, "to be writeable, got a read-only array");
+    if (!(array.flags & Numpy::NPY_ARRAY_ALIGNED_))
+        throw_value_error(argument, "at an address that is a multiple of 8, got misaligned memory; use .copy()");
+    value = reinterpret_cast<std::int64_t*>(array.data);
+    return py::reinterpret_borrow<py::object>(object);
+}
+
 DType read_dtype(PyObject* object, const Argument& argument) {
     // NumPy knows this name once ml_dtypes has been imported.
     if (PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, "bfloat16") == 0) {

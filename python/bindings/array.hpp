@@ -45,6 +45,9 @@ void refuse_half(const Argument& argument, const TensorView& view);
 /// An ndarray to be written; anything else would be a copy that the caller never sees.
 py::object written_array(PyObject* object, const Argument& argument, TensorView& view);
 
+/// An int64 ndarray of one element, to be counted up where `written`.
+py::object written_counter(PyObject* object, const Argument& argument, bool written, std::int64_t*& value);
+
 /// str(object).
 std::string text(PyObject* object);
 

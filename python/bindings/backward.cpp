@@ -173,7 +173,7 @@ void read_channel_norm(Backward& call, const char* flag, bool Options::* value, 
     call.read_parameters(options);
     options.*value = call.arguments.flag(flag);
     call.read_running(running_mean, running_var, options.running);
-    options.running.momentum = call.arguments.number("momentum");
+    options.running.momentum = call.arguments.optional_number("momentum");
     options.eps = call.arguments.number("eps");
     options.channel_axis = call.arguments.axis("channel_axis");
     call.read_tail(options, per_channel(call.x.view, options.channel_axis));
@@ -192,6 +192,24 @@ py::object batch_norm_backward(PyObject* const* values) {
     BatchNormOptions options;
     read_channel_norm(call, "training", &BatchNormOptions::training, options);
     return call.run([&] { anynorm::batch_norm_backward(call.grad_output.view, call.x.view, call.gradients, options); });
+}
+
+py::object batch_renorm_backward(PyObject* const* values) {
+    Backward call("batch_renorm_backward", values);
+    BatchRenormOptions options;
+    PyObject* running_mean = call.arguments.raw();
+    PyObject* running_var = call.arguments.raw();
+    call.read_parameters(options);
+    options.training = call.arguments.flag("training");
+    call.read_running(running_mean, running_var, options.running);
+    options.running.momentum = call.arguments.optional_number("momentum");
+    options.eps = call.arguments.number("eps");
+    options.r_max = call.arguments.number("r_max");
+    options.d_max = call.arguments.number("d_max");
+    options.channel_axis = call.arguments.axis("channel_axis");
+    call.read_tail(options, per_channel(call.x.view, options.channel_axis));
+    return call.run(
+        [&] { anynorm::batch_renorm_backward(call.grad_output.view, call.x.view, call.gradients, options); });
 }
 
 PyMethodDef methods[] = {
@@ -219,6 +237,10 @@ PyMethodDef methods[] = {
         "batch_norm_backward",
         "batch_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
         "eps, channel_axis, moments, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+    method<batch_renorm_backward, 17>(
+        "batch_renorm_backward",
+        "batch_renorm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
+        "eps, r_max, d_max, channel_axis, moments, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -5,6 +5,7 @@
 namespace anynorm::python {
 
 void add_backward(py::module_& module);
+void add_batch_renorm(py::module_& module);
 void add_fold(py::module_& module);
 void add_function(py::module_& module);
 void add_lp_normalize(py::module_& module);
@@ -12,6 +13,7 @@ void add_memory(py::module_& module);
 void add_moments(py::module_& module);
 void add_normalize(py::module_& module);
 void add_norms(py::module_& module);
+void add_running(py::module_& module);
 void add_runtime(py::module_& module);
 
 }  // namespace anynorm::python
@@ -22,6 +24,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace anynorm::python;
     load_numpy();
     add_backward(module);
+    add_batch_renorm(module);
     add_fold(module);
     add_function(module);
     add_lp_normalize(module);
@@ -29,5 +32,6 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     add_moments(module);
     add_normalize(module);
     add_norms(module);
+    add_running(module);
     add_runtime(module);
 }

@@ -21,10 +21,10 @@ const MomentsClass& moments_class() {
         .get_stored();
 }
 
-py::object read_attribute(PyObject* object, PyObject* name, const Argument& argument, TensorView& view) {
+py::object read_attribute(PyObject* object, PyObject* name, const Argument& argument, bool written, TensorView& view) {
     const auto value = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, name));
     if (!value) throw py::error_already_set();
-    return read_array(value.ptr(), argument, view);
+    return written ? written_array(value.ptr(), argument, view) : read_array(value.ptr(), argument, view);
 }
 
 py::object moments(PyObject* const* values) {
@@ -50,13 +50,13 @@ PyMethodDef methods[] = {
 
 }  // namespace
 
-void GivenMoments::read(PyObject* object, const Argument& argument, MomentsView& view) {
+void GivenMoments::read(PyObject* object, const Argument& argument, MomentsView& view, bool written) {
     const MomentsClass& known = moments_class();
     if (!PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(known.type.ptr())))
         throw_type_error(argument, "of type anynorm.Moments", object);
-    count_ = read_attribute(object, known.count, argument, view.count);
-    mean_ = read_attribute(object, known.mean, argument, view.mean);
-    m2_ = read_attribute(object, known.m2, argument, view.m2);
+    count_ = read_attribute(object, known.count, argument, written, view.count);
+    mean_ = read_attribute(object, known.mean, argument, written, view.mean);
+    m2_ = read_attribute(object, known.m2, argument, written, view.m2);
 }
 
 NewMoments::NewMoments(std::span<const std::int64_t> shape, MomentsView& view)

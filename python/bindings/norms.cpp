@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "arguments.hpp"
+#include "running.hpp"
 
 namespace anynorm::python {
 namespace {
@@ -72,13 +72,17 @@ py::object instance_norm(PyObject* const* values) {
     const py::object weight = arguments.optional_array("weight", options.weight);
     const py::object bias = arguments.optional_array("bias", options.bias);
     options.use_input_stats = arguments.flag("use_input_stats");
-    const auto running = arguments.running(running_mean, running_var, options.use_input_stats, options.running);
-    options.running.momentum = arguments.number("momentum");
+    Running running(arguments, running_mean, running_var, options.use_input_stats, options.running);
     options.eps = arguments.number("eps");
     options.channel_axis = arguments.axis("channel_axis");
+    running.read_options(options.one_element);
     const Tail tail = arguments.tail(x, options);
     const auto sets = [&] { return per_sample(x.view, length(x.view, options.channel_axis)); };
-    return run(tail, options, sets, [&] { anynorm::instance_norm(x.view, tail.y.view, options); });
+    RunningUpdate update;
+    py::object result =
+        run(tail, options, sets, [&] { update = anynorm::instance_norm(x.view, tail.y.view, options); });
+    running.report(update);
+    return result;
 }
 
 py::object batch_norm(PyObject* const* values) {
@@ -91,14 +95,17 @@ py::object batch_norm(PyObject* const* values) {
     const py::object weight = arguments.optional_array("weight", options.weight);
     const py::object bias = arguments.optional_array("bias", options.bias);
     options.training = arguments.flag("training");
-    const auto running = arguments.running(running_mean, running_var, options.training, options.running);
-    options.running.momentum = arguments.number("momentum");
+    Running running(arguments, running_mean, running_var, options.training, options.running);
     options.eps = arguments.number("eps");
     options.channel_axis = arguments.axis("channel_axis");
+    running.read_options(options.one_element);
     const Tail tail = arguments.tail(x, options);
-    return run(
+    RunningUpdate update;
+    py::object result = run(
         tail, options, [&] { return per_channel(x.view, options.channel_axis); },
-        [&] { anynorm::batch_norm(x.view, tail.y.view, options); });
+        [&] { update = anynorm::batch_norm(x.view, tail.y.view, options); });
+    running.report(update);
+    return result;
 }
 
 PyMethodDef methods[] = {
@@ -111,13 +118,15 @@ PyMethodDef methods[] = {
     method<group_norm, 11>("group_norm",
                            "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, moments, "
                            "out, dtype, return_moments, num_threads, /)\n--\n\n"),
-    method<instance_norm, 14>(
+    method<instance_norm, 19>(
         "instance_norm",
         "instance_norm($module, x, running_mean, running_var, weight, bias, use_input_stats, "
-        "momentum, eps, channel_axis, moments, out, dtype, return_moments, num_threads, /)\n--\n\n"),
-    method<batch_norm, 14>("batch_norm",
+        "momentum, eps, channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, "
+        "return_moments, num_threads, /)\n--\n\n"),
+    method<batch_norm, 19>("batch_norm",
                            "batch_norm($module, x, running_mean, running_var, weight, bias, training, momentum, eps, "
-                           "channel_axis, moments, out, dtype, return_moments, num_threads, /)\n--\n\n"),
+                           "channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, "
+                           "dtype, return_moments, num_threads, /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

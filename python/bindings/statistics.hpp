@@ -9,7 +9,7 @@ namespace anynorm::python {
 /// The three arrays of an anynorm.Moments that the caller gave, kept alive for the length of the call.
 class GivenMoments {
   public:
-    void read(PyObject* object, const Argument& argument, MomentsView& view);
+    void read(PyObject* object, const Argument& argument, MomentsView& view, bool written = false);
 
   private:
     py::object count_, mean_, m2_;

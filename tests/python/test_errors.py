@@ -186,7 +186,7 @@ TABLE = {
     "running_var_only": (lambda a: IN(a.x, None, a.var), V, "together"),
     "momentum_range": (lambda a: BN(a.x, a.mean, a.var, training=True, momentum=1.5), V, "momentum"),
     "momentum_nan": (lambda a: IN(a.x, a.mean, a.var, momentum=np.nan), V, "momentum"),
-    "momentum_none": (lambda a: BN(a.x, a.mean, a.var, training=True, momentum=None), T, "momentum"),
+    "momentum_none": (lambda a: BN(a.x, a.mean, a.var, training=True, momentum=None), V, "num_batches"),
     "running_mean_shape": (lambda a: BN(a.x, a.w5, a.var, training=True), V, "running_mean of shape (6,), got (5,)"),
     "running_var_shape": (lambda a: BN(a.x, a.mean, a.w5, training=True), V, "running_var of shape (6,), got (5,)"),
     "running_shape_eval": (lambda a: BN(a.x, a.w5, a.w5), V, "expected running_mean of shape (6,), got (5,)"),

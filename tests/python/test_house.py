@@ -54,7 +54,7 @@ RULES = {
         r"cpp/include/anynorm/tensor_view\.hpp",
         r"cpp/src/(layout|plan|overlap)\.hpp",
     ),
-    r"cpp/src/norms(_backward)?\.cpp": (STANDARD, PUBLIC, r"cpp/src/(validate|norm_axes|running)\.hpp"),
+    r"cpp/src/norms(_backward)?\.cpp": (STANDARD, PUBLIC, r"cpp/src/(validate|norm_axes|running|batch_renorm)\.hpp"),
     r"cpp/src/parallel\.cpp": (STANDARD, PUBLIC, r"<omp\.h>", r"<pthread\.h>", r"cpp/src/.*"),
     r"cpp/src/dispatch\.cpp": (STANDARD, PUBLIC, r"<cpuid\.h>", r"cpp/src/.*\.hpp"),
     r"cpp/src/.*": (STANDARD, PUBLIC, r"cpp/src/.*\.hpp"),

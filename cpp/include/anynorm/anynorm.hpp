@@ -9,12 +9,14 @@
 // The engine is moments() and normalize(); the named norms are axis arithmetic on top of them.
 #pragma once
 
+#include "anynorm/batch_renorm.hpp"
 #include "anynorm/fold.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/lp_normalize.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"
 #include "anynorm/norms.hpp"
+#include "anynorm/running.hpp"
 #include "anynorm/runtime.hpp"
 #include "anynorm/tensor_view.hpp"
 #include "anynorm/version.hpp"

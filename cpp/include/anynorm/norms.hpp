@@ -11,6 +11,7 @@
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"
+#include "anynorm/running.hpp"
 #include "anynorm/tensor_view.hpp"
 
 namespace anynorm::inline ANYNORM_ABI {
@@ -48,14 +49,6 @@ struct GroupNormOptions {
 void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups,
                 const GroupNormOptions& options = {});
 
-/// Running statistics, as PyTorch keeps them: `momentum` is the share of the new value, and the running variance is
-/// the unbiased one, m2 / (n - 1). Keras, Flax and ONNX call 1 - momentum the momentum and store the population
-/// variance.
-struct RunningStatistics {
-    TensorView mean{}, var{};  ///< shape (C), float32 or float64; both or neither
-    double momentum = 0.1;
-};
-
 struct InstanceNormOptions {
     TensorView weight{}, bias{};  ///< shape (C)
     RunningStatistics running{};  ///< read when use_input_stats is false; else updated with the average over samples
@@ -64,12 +57,15 @@ struct InstanceNormOptions {
     int channel_axis = 1;
     MomentsView given{}, moments{};
     int num_threads = 0;
+    OneElement one_element = OneElement::raise;  ///< asked where a running variance is to be updated
 };
 
 /// Normalizes each channel of each sample (Ulyanov, Vedaldi, Lempitsky, arXiv:1607.08022). x has rank 2 to 16, the
-/// samples on axis 0. One element per channel and sample gives exactly `bias`; it is refused when running statistics
-/// are to be updated, because its unbiased variance does not exist.
-void instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options = {});
+/// samples on axis 0. One element per channel and sample gives exactly `bias`; whether it is refused where a running
+/// variance is to be updated says `one_element`. Pooled moments are those of all samples.
+///
+/// @return which channels of the running statistics stayed as they are, if any.
+RunningUpdate instance_norm(const TensorView& x, const TensorView& y, const InstanceNormOptions& options = {});
 
 struct BatchNormOptions {
     TensorView weight{}, bias{};  ///< shape (C)
@@ -79,14 +75,17 @@ struct BatchNormOptions {
     int channel_axis = 1;
     MomentsView given{}, moments{};
     int num_threads = 0;
+    OneElement one_element = OneElement::raise;  ///< asked when training
 };
 
 /// Normalizes each channel over everything else (Ioffe, Szegedy, arXiv:1502.03167). x has rank 2 to 16.
 ///
+/// @return which channels of the running statistics stayed as they are, if any. A batch without elements leaves all of
+///         them as they are, and names none.
 /// @throws std::invalid_argument additionally when training is false without running statistics (or given moments),
-///         and when training with one element per channel, whose unbiased variance does not exist. A batch without
-///         elements leaves the running statistics as they are.
-void batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options = {});
+///         and when training with one element per channel, unless one_element says otherwise.
+/// @throws std::range_error for moments that are not finite, if running.nonfinite says so.
+RunningUpdate batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options = {});
 
 // The gradients of each norm, for grad_output, the gradient of its y; see normalize_backward(). `options` are those of
 // the forward call, of which moments and momentum are not read, and bias is looked at for its shape only. `given` are
