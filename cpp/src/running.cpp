@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "running.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -107,9 +106,10 @@ void refuse_nonfinite(const char* caller, const RunningStatistics& running, cons
     for (std::int64_t channel = 0; channel < channels_of(batch); ++channel) {
         const ChannelBatch found = look_at(running, batch, channel);
         if (found.finite || found.all.count == 0) continue;
-        throw std::range_error(std::string(caller) + ": expected finite moments to update running statistics with, " +
-                               "got mean " + number_text(found.all.mean) + " and m2 " + number_text(found.all.m2) +
-                               " for channel " + std::to_string(channel));
+        const std::string kept = running.var.given() ? std::string(" of ") + name(running.var.dtype) : "";
+        throw std::range_error(std::string(caller) + ": expected finite moments to update running statistics" + kept +
+                               " with, got mean " + number_text(found.all.mean) + " and m2 " +
+                               number_text(found.all.m2) + " for channel " + std::to_string(channel));
     }
 }
 

@@ -5,28 +5,8 @@ namespace anynorm::python {
 namespace {
 
 py::object batch_renorm(PyObject* const* values) {
-    Arguments arguments("batch_renorm", values);
-    BatchRenormOptions options;
-    Operand x;
-    x.array = arguments.array("x", x.view);
-    PyObject* running_mean = arguments.raw();
-    PyObject* running_var = arguments.raw();
-    const py::object weight = arguments.optional_array("weight", options.weight);
-    const py::object bias = arguments.optional_array("bias", options.bias);
-    options.training = arguments.flag("training");
-    Running running(arguments, running_mean, running_var, options.training, options.running);
-    options.eps = arguments.number("eps");
-    options.r_max = arguments.number("r_max");
-    options.d_max = arguments.number("d_max");
-    options.channel_axis = arguments.axis("channel_axis");
-    running.read_options(options.one_element);
-    const Tail tail = arguments.tail(x, options);
-    RunningUpdate update;
-    py::object result = run(
-        tail, options, [&] { return per_channel(x.view, options.channel_axis); },
-        [&] { update = anynorm::batch_renorm(x.view, tail.y.view, options); });
-    running.report(update);
-    return result;
+    return channel_norm("batch_renorm", values, "training", &BatchRenormOptions::training, per_channel,
+                        anynorm::batch_renorm);
 }
 
 PyMethodDef methods[] = {

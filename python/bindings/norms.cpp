@@ -63,49 +63,14 @@ py::object group_norm(PyObject* const* values) {
 }
 
 py::object instance_norm(PyObject* const* values) {
-    Arguments arguments("instance_norm", values);
-    InstanceNormOptions options;
-    Operand x;
-    x.array = arguments.array("x", x.view);
-    PyObject* running_mean = arguments.raw();
-    PyObject* running_var = arguments.raw();
-    const py::object weight = arguments.optional_array("weight", options.weight);
-    const py::object bias = arguments.optional_array("bias", options.bias);
-    options.use_input_stats = arguments.flag("use_input_stats");
-    Running running(arguments, running_mean, running_var, options.use_input_stats, options.running);
-    options.eps = arguments.number("eps");
-    options.channel_axis = arguments.axis("channel_axis");
-    running.read_options(options.one_element);
-    const Tail tail = arguments.tail(x, options);
-    const auto sets = [&] { return per_sample(x.view, length(x.view, options.channel_axis)); };
-    RunningUpdate update;
-    py::object result =
-        run(tail, options, sets, [&] { update = anynorm::instance_norm(x.view, tail.y.view, options); });
-    running.report(update);
-    return result;
+    const auto sets = [](const TensorView& x, int channel_axis) { return per_sample(x, length(x, channel_axis)); };
+    return channel_norm("instance_norm", values, "use_input_stats", &InstanceNormOptions::use_input_stats, sets,
+                        anynorm::instance_norm);
 }
 
 py::object batch_norm(PyObject* const* values) {
-    Arguments arguments("batch_norm", values);
-    BatchNormOptions options;
-    Operand x;
-    x.array = arguments.array("x", x.view);
-    PyObject* running_mean = arguments.raw();
-    PyObject* running_var = arguments.raw();
-    const py::object weight = arguments.optional_array("weight", options.weight);
-    const py::object bias = arguments.optional_array("bias", options.bias);
-    options.training = arguments.flag("training");
-    Running running(arguments, running_mean, running_var, options.training, options.running);
-    options.eps = arguments.number("eps");
-    options.channel_axis = arguments.axis("channel_axis");
-    running.read_options(options.one_element);
-    const Tail tail = arguments.tail(x, options);
-    RunningUpdate update;
-    py::object result = run(
-        tail, options, [&] { return per_channel(x.view, options.channel_axis); },
-        [&] { update = anynorm::batch_norm(x.view, tail.y.view, options); });
-    running.report(update);
-    return result;
+    return channel_norm("batch_norm", values, "training", &BatchNormOptions::training, per_channel,
+                        anynorm::batch_norm);
 }
 
 PyMethodDef methods[] = {

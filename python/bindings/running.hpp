@@ -29,4 +29,35 @@ class Running {
     bool updated_, warns_ = false;
 };
 
+/// A norm that keeps running statistics: reads the arguments that all of them have, in their order, and makes the call.
+template <class Options, class ShapeOfSets>
+py::object channel_norm(const char* function, PyObject* const* values, const char* flag, bool Options::* trains,
+                        const ShapeOfSets& shape_of_sets,
+                        RunningUpdate (*norm)(const TensorView&, const TensorView&, const Options&)) {
+    Arguments arguments(function, values);
+    Options options;
+    Operand x;
+    x.array = arguments.array("x", x.view);
+    PyObject* running_mean = arguments.raw();
+    PyObject* running_var = arguments.raw();
+    const py::object weight = arguments.optional_array("weight", options.weight);
+    const py::object bias = arguments.optional_array("bias", options.bias);
+    options.*trains = arguments.flag(flag);
+    Running running(arguments, running_mean, running_var, options.*trains, options.running);
+    options.eps = arguments.number("eps");
+    if constexpr (requires { options.r_max; }) {
+        options.r_max = arguments.number("r_max");
+        options.d_max = arguments.number("d_max");
+    }
+    options.channel_axis = arguments.axis("channel_axis");
+    running.read_options(options.one_element);
+    const Tail tail = arguments.tail(x, options);
+    RunningUpdate update;
+    py::object result = run(
+        tail, options, [&] { return shape_of_sets(x.view, options.channel_axis); },
+        [&] { update = norm(x.view, tail.y.view, options); });
+    running.report(update);
+    return result;
+}
+
 }  // namespace anynorm::python

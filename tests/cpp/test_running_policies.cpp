@@ -224,6 +224,12 @@ TEST(RunningInFloat32, SkipWhatFloat32CannotHold) {
         {.running = {.mean = view(mean.data(), {channels}), .var = view(var.data(), {channels})}, .training = true});
     EXPECT_EQ(update.skipped, 1);
     EXPECT_EQ(update.channels[0], 5);
+    EXPECT_THROW(batch_norm(view(x.data(), {4, channels}), view(y.data(), {4, channels}),
+                            {.running = {.mean = view(mean.data(), {channels}),
+                                         .var = view(var.data(), {channels}),
+                                         .nonfinite = NonFinite::raise},
+                             .training = true}),
+                 std::range_error);
     for (std::int64_t channel = 0; channel < channels; ++channel) EXPECT_EQ(at(var, channel) == 2, channel == 5);
 }
 
