@@ -101,7 +101,7 @@ class Pass {
         coefficients_[4] = coefficient(operands.bias, op_bias);
         const bool x_unit = inner_.total == 1 || x_step_ == 1, y_unit = inner_.total == 1 || y_step_ == 1;
         x_direct_ = operands.x.dtype == stored_as<A>() && x_unit;
-        y_direct_ = operands.y.dtype == stored_as<A>() && y_unit;
+        y_direct_ = operands.y.dtype == stored_as<A>() && y_unit && !operands.epilogue.given();
         all_direct_ = repeats_ = x_direct_ && y_direct_;
         for (const Coefficient& c : coefficients_) {
             all_direct_ = all_direct_ && c.direct;
@@ -246,8 +246,10 @@ class Pass {
 
     /// rows_.n rows of inner_.total elements, tiled along them.
     void run_tiles(const std::int64_t* offset) {
-        bool all_rows = x_direct_ && y_direct_;
-        for (const Coefficient& c : coefficients_) all_rows = all_rows && (c.direct || c.row_stride == 0);
+        bool kernel_takes_rows = true;
+        for (const Coefficient& c : coefficients_)
+            kernel_takes_rows = kernel_takes_rows && (c.direct || c.row_stride == 0);
+        const bool all_rows = x_direct_ && y_direct_ && kernel_takes_rows;
         // Tiles are whole periods, so that what repeats with the period is packed once for all of them.
         const std::int64_t step = tile / inner_.period * inner_.period;
         for (std::int64_t first = 0; first < inner_.total; first += step) {
@@ -261,11 +263,14 @@ class Pass {
                 run_kernel(offset, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, first, n);
                 continue;
             }
-            for (std::int64_t row = 0; row < rows_.n; ++row) {
+            // Of short rows as many as the tile takes: a call for each would cost as much as its work.
+            const bool joins = x_direct_ && kernel_takes_rows && operands_.epilogue.given();
+            const std::int64_t group = joins ? std::max<std::int64_t>(1, tile / n) : 1;
+            for (std::int64_t row = 0; row < rows_.n; row += group) {
                 for (int i = 0; i < 5 && row > 0; ++i) {
                     if (coefficients_[i].direct || coefficients_[i].row_stride != 0) prepare(i, offset, row, first, n);
                 }
-                run_kernel(offset, {row, 1, 0, 0, 0}, first, n);
+                run_kernel(offset, {row, std::min(group, rows_.n - row), rows_.stride[op_x], n, 1}, first, n);
             }
         }
     }
@@ -311,9 +316,31 @@ class Pass {
     void run_kernel(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
         const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
         const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
-        if (!x_direct_) load(packed_x_, operands_.x, x, x_step_, n);
+        if (!x_direct_) read(x, n);
         affine_(kernel_args(offset, rows, first, n));
-        if (!y_direct_) store(operands_.y, y, y_step_, packed_y_, n);
+        if (!y_direct_) write(y, rows, n);
+    }
+
+    void read(std::int64_t x, std::int64_t n) {
+        if constexpr (std::is_same_v<A, C>) {
+            if (operands_.epilogue.given())
+                return load(*operands_.epilogue.table, packed_x_, operands_.x, x, x_step_, n);
+        }
+        load(packed_x_, operands_.x, x, x_step_, n);
+    }
+
+    void write(std::int64_t y, const Rows& rows, std::int64_t n) {
+        if constexpr (std::is_same_v<A, C>) {
+            if (operands_.epilogue.given()) {
+                const std::int64_t y_row = rows_.stride[op_y];
+                const std::int64_t count = y_step_ == 1 && y_row == n ? 1 : rows.count, length = rows.count / count * n;
+                for (std::int64_t row = 0; row < count; ++row) {
+                    operands_.epilogue.finish(packed_y_ + row * n, length, operands_.y, y + row * y_row, y_step_);
+                }
+                return;
+            }
+        }
+        store(operands_.y, y, y_step_, packed_y_, n);
     }
 
     const ApplyOperands& operands_;

@@ -10,7 +10,8 @@
 namespace anynorm::detail {
 
 /// The operands that a nest walks together. `cell` is the scratch array of statistics; count, mean and m2 are the
-/// caller's views of them. y is the output of a call: grad_input where gradients are computed.
+/// caller's views of them. y is the output of a call: grad_input where gradients are computed. x is what is normalized:
+/// where it is a sum, of `input` and `residual`.
 enum Operand : int {
     op_x,
     op_y,
@@ -23,6 +24,8 @@ enum Operand : int {
     op_grad_output,
     op_grad_weight,
     op_grad_bias,
+    op_input,
+    op_residual,
     operand_count
 };
 

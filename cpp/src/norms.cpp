@@ -22,6 +22,7 @@ void pass_on(const char* caller, const Options& options, NormalizeOptions& engin
     engine.num_threads = options.num_threads;
     if (options.given.given()) engine.given = options.given;
     if (options.moments.given()) engine.moments = options.moments;
+    if (options.fusion.any()) engine.fusion = options.fusion;
 }
 
 double element(const TensorView& view, std::int64_t offset) {
@@ -52,6 +53,16 @@ void check_running_output(const char* caller, const RunningStatistics& running, 
             check_apart(caller, written.what, written.view, other.what, other.view);
         }
         check_moments_apart(caller, moments, written.what, written.view);
+    }
+}
+
+/// The same for the terms of a sum that is normalized.
+void check_running_apart(const char* caller, const RunningStatistics& running, const Fusion& fusion) {
+    if (!fusion.residual.given()) return;
+    for (const TensorView* view : {&fusion.residual, &fusion.sum}) {
+        const char* what = view == &fusion.sum ? "sum" : "residual";
+        check_apart(caller, "running_mean", running.mean, what, *view);
+        check_apart(caller, "running_var", running.var, what, *view);
     }
 }
 
@@ -149,7 +160,8 @@ void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const 
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
     NormalizeOptions engine;
     place(options.weight, normalized.axes, x.rank, engine.weight);
-    engine.eps = options.eps.value_or(epsilon_for(x.dtype));
+    const bool sums = options.fusion.residual.given();
+    engine.eps = options.eps.value_or(epsilon_for(sums ? options.fusion.sum.dtype : x.dtype));
     engine.center = false;
     pass_on(caller, options, engine);
     normalize(x, {.reduce = normalized.axes}, y, engine);
@@ -162,8 +174,9 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     check_groups(caller, num_groups, channels);
     check_parameter(caller, "weight", options.weight, &channels, 1);
     check_parameter(caller, "bias", options.bias, &channels, 1);
-    check_view(caller, "output", y);
+    check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
+    check_residual(caller, options.fusion, x);
 
     NormalizeOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
@@ -171,7 +184,10 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     engine.eps = options.eps;
     pass_on(caller, options, engine);
     TensorView grouped_x = x, grouped_y = y;
-    for (TensorView* view : {&grouped_x, &grouped_y, &engine.weight, &engine.bias}) split(*view, channel, num_groups);
+    for (TensorView* view :
+         {&grouped_x, &grouped_y, &engine.weight, &engine.bias, &engine.fusion.residual, &engine.fusion.sum}) {
+        split(*view, channel, num_groups);
+    }
     normalize(grouped_x, {.reduce = all_axes_except(grouped_x.rank, 0, channel)}, grouped_y, engine);
 }
 
@@ -219,6 +235,7 @@ void channel_norm(const ChannelNorm& norm, const TensorView& x, const TensorView
 
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.moments);
     check_running_output(caller, options.running, x, y, options.weight, options.bias, options.given);
+    check_running_apart(caller, options.running, options.fusion);
     const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
     check_moments_output(caller, options.moments, x, reduced);
     if (options.given.given()) check_trainable(caller, options.given, x, kept, reduced);

@@ -31,6 +31,7 @@ from anynorm.functional import (
     moments,
     normalize,
     normalize_backward,
+    quantize,
     rms_norm,
     rms_norm_backward,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "moments",
     "normalize",
     "normalize_backward",
+    "quantize",
     "result_pool",
     "rms_norm",
     "rms_norm_backward",

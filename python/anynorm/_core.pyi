@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # The compiled module: private, positional, every argument present. functional.py is the interface to use.
 from collections.abc import Callable
-from typing import Any, Self, SupportsIndex, TypeAlias, final
+from typing import Any, Self, SupportsIndex, final
 
 import numpy.typing as npt
 
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array, Axis, Lengths, Wanted
+from anynorm._shared import Activation, Array, Axis, Lengths, Result, Wanted
 
 __version__: str
 build: dict[str, str]
-
-_Result: TypeAlias = Array | tuple[Array, Moments]
 
 @final
 class Function:
@@ -30,12 +28,20 @@ def normalize(
     eps: float,
     center: bool,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
+def quantize(
+    y: npt.ArrayLike, scale: float, zero_point: SupportsIndex, dtype: npt.DTypeLike, out: Array | None, /
+) -> Array: ...
 def layer_norm(
     x: npt.ArrayLike,
     normalized_shape: Lengths | None,
@@ -44,12 +50,17 @@ def layer_norm(
     eps: float,
     axis: Axis | None,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def rms_norm(
     x: npt.ArrayLike,
     normalized_shape: Lengths | None,
@@ -57,12 +68,17 @@ def rms_norm(
     eps: float | None,
     axis: Axis | None,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def group_norm(
     x: npt.ArrayLike,
     num_groups: SupportsIndex,
@@ -71,12 +87,17 @@ def group_norm(
     eps: float,
     channel_axis: SupportsIndex,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def instance_norm(
     x: npt.ArrayLike,
     running_mean: npt.ArrayLike | None,
@@ -88,12 +109,17 @@ def instance_norm(
     eps: float,
     channel_axis: SupportsIndex,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def batch_norm(
     x: npt.ArrayLike,
     running_mean: npt.ArrayLike | None,
@@ -105,12 +131,17 @@ def batch_norm(
     eps: float,
     channel_axis: SupportsIndex,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def normalize_backward(
     grad_output: npt.ArrayLike,
     x: npt.ArrayLike,

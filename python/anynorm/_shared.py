@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
+from typing import Any, Literal, ParamSpec, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
 
 import numpy.typing as npt
 
@@ -19,6 +19,11 @@ R = TypeVar("R")
 Array: TypeAlias = npt.NDArray[Any]
 """float16, bfloat16, float32 or float64: the dtype of x, unless `dtype` or `out` says otherwise."""
 
+Result: TypeAlias = Array | tuple[Array, Array] | tuple[Array, Moments] | tuple[Array, Array, Moments]
+"""y; with the sum behind it if there is a residual; with the moments at the end if they are asked for."""
+
+Activation: TypeAlias = Literal["relu", "silu", "gelu", "gelu_tanh"]
+
 Wanted: TypeAlias = bool | Array
 """Whether to compute a gradient into a new array, or the array to write it to."""
 
@@ -27,11 +32,16 @@ Lengths: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 
 
 class Tail(TypedDict, total=False):
-    """The keyword arguments that all norms end with, but for `return_moments`, which decides about the result."""
+    """The keyword arguments that all norms end with, but for `residual` and `return_moments`, which decide about the
+    result."""
 
     moments: Moments | None
+    activation: Activation | None
     out: Array | None
+    sum_out: Array | None
     dtype: npt.DTypeLike | None
+    out_scale: float | None
+    out_zero_point: SupportsIndex
     num_threads: SupportsIndex | None
 
 
@@ -83,12 +93,24 @@ momentum : float, default 0.1
 moments : Moments, optional
     Statistics to use instead of those of `x`,
     {sets}
-out : ndarray of float16, bfloat16, float32 or float64, optional
+residual : array_like of float16, bfloat16, float32 or float64, optional
+    Shape of `x`. The sum of both, rounded to its dtype, is normalized instead of `x`, and returned behind y.
+activation : {"relu", "silu", "gelu", "gelu_tanh"}, optional
+    Applied after `weight` and `bias`, before the result is rounded to its dtype. The names are PyTorch's; gelu_tanh
+    is its gelu with ``approximate="tanh"``.
+out : ndarray of float16, bfloat16, float32, float64, int8 or uint8, optional
     Where to write the result: shape of `x`, any strides, `x` itself for in-place work.
-dtype : float16, bfloat16, float32 or float64, optional
+sum_out : ndarray of float16, bfloat16, float32 or float64, optional
+    Where to write the sum with `residual`: shape of `x`, any strides, `x` or `residual` itself for in-place work. By
+    default a new array of the dtype of `x`.
+dtype : float16, bfloat16, float32, float64, int8 or uint8, optional
     Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
+out_scale : float, optional
+    Above 0, for results of int8 or uint8, and only for them: as of `quantize`.
+out_zero_point : int, default 0
+    The integer that stands for 0 in such a result.
 return_moments : bool, default False
-    Return ``(y, moments)``.
+    Return the statistics that were used as well.
 {num_threads}""",
     "num_threads": """\
 num_threads : int, optional
@@ -96,6 +118,8 @@ num_threads : int, optional
     "returns": """\
 y : ndarray
     `out`, or a new array of the shape and memory order of `x`.
+sum : ndarray
+    Only with `residual`: `sum_out`, or a new array of the shape and memory order of `x`.
 moments : Moments
     Only if `return_moments`: the statistics that were used.""",
     "grad_output": """\

@@ -10,6 +10,7 @@ from anynorm._axis_backward import layer_norm_backward, normalize_backward, rms_
 from anynorm._axis_norms import layer_norm, moments, normalize, rms_norm
 from anynorm._channel_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
 from anynorm._channel_norms import batch_norm, group_norm, instance_norm
+from anynorm._quantize import quantize
 
 __all__ = [
     "batch_norm",
@@ -23,6 +24,7 @@ __all__ = [
     "moments",
     "normalize",
     "normalize_backward",
+    "quantize",
     "rms_norm",
     "rms_norm_backward",
 ]

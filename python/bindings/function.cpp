@@ -15,7 +15,7 @@ namespace py = pybind11;
 
 namespace {
 
-constexpr Py_ssize_t most_parameters = 16;
+constexpr Py_ssize_t most_parameters = 24;
 
 struct Function {
     PyObject_HEAD vectorcallfunc vectorcall;
@@ -69,7 +69,7 @@ void read_signature(Function& self) {
     const py::tuple names = code.attr("co_varnames");
     self.positional = code.attr("co_argcount").cast<Py_ssize_t>();
     self.count = self.positional + code.attr("co_kwonlyargcount").cast<Py_ssize_t>();
-    if (self.count > most_parameters) throw py::value_error("Function: expected at most 16 parameters");
+    if (self.count > most_parameters) throw py::value_error("Function: expected at most 24 parameters");
     for (Py_ssize_t i = 0; i < self.count; ++i) {
         self.names[i] = Py_NewRef(PyTuple_GET_ITEM(names.ptr(), i));
         PyObject* value = nullptr;

@@ -9,6 +9,7 @@
 // The engine is moments() and normalize(); the named norms are axis arithmetic on top of them.
 #pragma once
 
+#include "anynorm/fusion.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"

@@ -8,6 +8,7 @@
 
 #include <optional>
 
+#include "anynorm/fusion.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"
@@ -19,6 +20,7 @@ struct LayerNormOptions {
     TensorView weight{}, bias{};  ///< shape of x along `axes`, in ascending order of the axes
     double eps = 1e-5;
     MomentsView given{}, moments{};  ///< as in NormalizeOptions
+    Fusion fusion{};                 ///< as in NormalizeOptions
     int num_threads = 0;
 };
 
@@ -27,8 +29,9 @@ void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, cons
 
 struct RmsNormOptions {
     TensorView weight{};          ///< shape of x along `axes`, in ascending order of the axes
-    std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x of float64, else of float32
+    std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x (or the sum) of float64, else of float32
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
 };
 
@@ -40,6 +43,7 @@ struct GroupNormOptions {
     double eps = 1e-5;
     int channel_axis = 1;
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
 };
 
@@ -63,6 +67,7 @@ struct InstanceNormOptions {
     double eps = 1e-5;
     int channel_axis = 1;
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
 };
 
@@ -78,6 +83,7 @@ struct BatchNormOptions {
     double eps = 1e-5;
     int channel_axis = 1;
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
 };
 

@@ -2,10 +2,12 @@
 // Fills the kernel table of one instruction set.
 #pragma once
 
+#include "activations.inl.hpp"
 #include "affine.inl.hpp"
 #include "backward.inl.hpp"
 #include "beside.inl.hpp"
 #include "columns.inl.hpp"
+#include "elementwise.inl.hpp"
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
 #include "rows.inl.hpp"
@@ -38,11 +40,19 @@ constexpr Kernels<X> MakeKernels() {
          GradientInput<X, true, true>},
         Promote<X>,
         Demote<X>,
+        Add<X>,
+        Quantize<Compute<X>>,
     };
 }
 
 constexpr KernelTable MakeTable() {
-    return {MakeKernels<float>(), MakeKernels<double>(), MakeKernels<F16>(), MakeKernels<BF16>()};
+    return {
+        MakeKernels<float>(),
+        MakeKernels<double>(),
+        MakeKernels<F16>(),
+        MakeKernels<BF16>(),
+        {{Activate<Relu>, Activate<Silu>, Activate<Gelu>, Activate<GeluTanh>},
+         {ActivationGradient<Relu>, ActivationGradient<Silu>, ActivationGradient<Gelu>, ActivationGradient<GeluTanh>}}};
 }
 
 }  // namespace
