@@ -119,7 +119,8 @@ class Pass {
             while (next(args)) affine_(args);
             return;
         }
-        walk(nest_, outside_, [&](const std::int64_t* offset) { run_tiles(offset); });
+        const bool finishes = operands_.epilogue.given();
+        walk(nest_, outside_, [&](const std::int64_t* offset) { finishes ? run_epilogue(offset) : run_tiles(offset); });
     }
 
     /// Runs `work` with a queue of the kernel's calls, then those that it left.
@@ -246,10 +247,8 @@ class Pass {
 
     /// rows_.n rows of inner_.total elements, tiled along them.
     void run_tiles(const std::int64_t* offset) {
-        bool kernel_takes_rows = true;
-        for (const Coefficient& c : coefficients_)
-            kernel_takes_rows = kernel_takes_rows && (c.direct || c.row_stride == 0);
-        const bool all_rows = x_direct_ && y_direct_ && kernel_takes_rows;
+        bool all_rows = x_direct_ && y_direct_;
+        for (const Coefficient& c : coefficients_) all_rows = all_rows && (c.direct || c.row_stride == 0);
         // Tiles are whole periods, so that what repeats with the period is packed once for all of them.
         const std::int64_t step = tile / inner_.period * inner_.period;
         for (std::int64_t first = 0; first < inner_.total; first += step) {
@@ -263,14 +262,34 @@ class Pass {
                 run_kernel(offset, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, first, n);
                 continue;
             }
-            // Of short rows as many as the tile takes: a call for each would cost as much as its work.
-            const bool joins = x_direct_ && kernel_takes_rows && operands_.epilogue.given();
-            const std::int64_t group = joins ? std::max<std::int64_t>(1, tile / n) : 1;
-            for (std::int64_t row = 0; row < rows_.n; row += group) {
+            for (std::int64_t row = 0; row < rows_.n; ++row) {
                 for (int i = 0; i < 5 && row > 0; ++i) {
                     if (coefficients_[i].direct || coefficients_[i].row_stride != 0) prepare(i, offset, row, first, n);
                 }
-                run_kernel(offset, {row, std::min(group, rows_.n - row), rows_.stride[op_x], n, 1}, first, n);
+                run_kernel(offset, {row, 1, 0, 0, 0}, first, n);
+            }
+        }
+    }
+
+    /// The same in the order of memory, for results that are not written by the kernel: a row after the other, or of
+    /// short rows as many as a tile takes, since a call for each would cost as much as its work.
+    void run_epilogue(const std::int64_t* offset) {
+        const std::int64_t step = std::min(tile / inner_.period * inner_.period, inner_.total);
+        bool joins = x_direct_;
+        for (const Coefficient& c : coefficients_) joins = joins && (c.direct || c.row_stride == 0);
+        const std::int64_t group = joins ? std::max<std::int64_t>(1, tile / inner_.total) : 1;
+        for (std::int64_t row = 0; row < rows_.n; row += group) {
+            const std::int64_t count = std::min(group, rows_.n - row);
+            for (std::int64_t first = 0; first < inner_.total; first += step) {
+                const std::int64_t n = std::min(step, inner_.total - first);
+                for (int i = 0; i < 5; ++i) {
+                    const Coefficient& c = coefficients_[i];
+                    // Packed already: for the last row, or for the last tile of this one.
+                    const bool of_rows = row > 0 && c.row_stride == 0 && step == inner_.total;
+                    const bool of_tiles = first > 0 && c.along.repeats(inner_);
+                    if (c.direct || !(of_rows || of_tiles)) prepare(i, offset, row, first, n);
+                }
+                run_kernel(offset, {row, count, rows_.stride[op_x], n, 1}, first, n);
             }
         }
     }

@@ -52,6 +52,7 @@ def test_it_does_what_its_body_says(function):
     x, grad_output = np.random.default_rng(0).normal(size=(2, 4, 6)).astype(np.float32)
     parameters = inspect.signature(function).parameters
     given = {"grad_output": grad_output, "x": x, "axis": 1, "num_groups": 2, "training": True, "num_threads": 1}
+    given |= {"y": x, "scale": 0.1}
     given = {name: value for name, value in given.items() if name in parameters}
     required = {name: value for name, value in given.items()
                 if parameters[name].default is inspect.Parameter.empty or name == "training"}  # fmt: skip

@@ -26,11 +26,10 @@ inline Bits LessEqual(F a, F b) { return reinterpret_cast<Bits>(a <= b); }
 inline F Select(Bits mask, F yes, F no) { return FromBits((mask & AsBits(yes)) | (~mask & AsBits(no))); }
 inline F Magnitude(F v) { return FromBits(AsBits(v) & 0x7fffffffU); }
 
-/// v within [-bound, bound]; NaN stays NaN.
-inline F Clamp(F v, float bound) {
-    const F up = Select(Less(Set(bound), v), Set(bound), v);
-    return Select(Less(up, Set(-bound)), Set(-bound), up);
-}
+// NaN stays NaN.
+inline F AtMost(F v, float bound) { return Select(Less(Set(bound), v), Set(bound), v); }
+inline F AtLeast(F v, float bound) { return Select(Less(v, Set(bound)), Set(bound), v); }
+inline F Clamp(F v, float bound) { return AtLeast(AtMost(v, bound), -bound); }
 
 /// The polynomial with these coefficients, the highest first.
 template <class... Rest>
@@ -79,7 +78,7 @@ struct NormalTail {
     F t, e, ratio;
 
     explicit NormalTail(F x) {
-        t = Clamp(Magnitude(x), 16.0F);
+        t = AtMost(Magnitude(x), 16.0F);
         // The square as a pair: its rounding alone would be 8e-6 of the exponential at t = 12.
         const F square = t * t, low = MulAdd(t, t, -square);
         e = ExpNegative(Set(-0.5F) * square, Set(-0.5F) * low);
@@ -103,7 +102,7 @@ struct Relu {
 
 struct Silu {
     // Beyond the bounds e is 0, and the bound keeps 0 times infinity away.
-    static F Value(F x) { return TimesLogistic(Select(Less(x, Set(-128.0F)), Set(-128.0F), x), x); }
+    static F Value(F x) { return TimesLogistic(AtLeast(x, -128.0F), x); }
     static F Slope(F x) {
         const Logistic s(x);
         return s.value * MulAdd(Clamp(x, 128.0F), s.complement, Set(1.0F));
@@ -127,7 +126,7 @@ struct GeluTanh {
     static F Value(F x) {
         const F near = Clamp(x, 12.0F);  // the argument is beyond 142 there
         const F v = near * MulAdd(Set(cubic), near * near, Set(linear));
-        return TimesLogistic(Select(Less(x, Set(-12.0F)), Set(-12.0F), x), v);
+        return TimesLogistic(AtLeast(x, -12.0F), v);
     }
     static F Slope(F x) {
         const F near = Clamp(x, 12.0F), square = near * near;
