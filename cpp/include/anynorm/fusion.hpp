@@ -14,9 +14,9 @@ namespace anynorm::inline ANYNORM_ABI {
 ///     gelu       h * Phi(h), Phi the normal distribution's             (Hendrycks, Gimpel, arXiv:1606.08415)
 ///     gelu_tanh  h * (1 + tanh(sqrt(2 / pi) * (h + 0.044715 * h^3))) / 2, as PyTorch's gelu with approximate="tanh"
 ///
-/// In float32 silu and gelu are within 4e-7 of the exact value, relatively, down to results of 1e-29 (from 2e-36 on they
-/// are 0); gelu_tanh is within 4e-7 of max(|y|, 0.25). In float64 all are within 4e-15 of max(|y|, 1). NaN stays NaN; -inf and
-/// inf give the limits. Defined by kernels of this library, so that instruction sets agree on every bit.
+/// In float32 silu and gelu are within 4e-7 of the exact value, relatively, down to results of 1e-29 (from 2e-36 on
+/// they are 0); gelu_tanh is within 4e-7 of max(|y|, 0.25). In float64 all are within 4e-15 of max(|y|, 1). NaN stays
+/// NaN; -inf and inf give the limits. Defined by kernels of this library, so that instruction sets agree on every bit.
 enum class Activation : std::uint8_t { none, relu, silu, gelu, gelu_tanh };
 
 constexpr const char* name(Activation activation) noexcept {

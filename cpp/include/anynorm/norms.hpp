@@ -29,9 +29,9 @@ void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, cons
 
 struct RmsNormOptions {
     TensorView weight{};          ///< shape of x along `axes`, in ascending order of the axes
-    std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x (or the sum) of float64, else of float32
+    std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x of float64, else of float32
     MomentsView given{}, moments{};
-    Fusion fusion{};
+    Fusion fusion{};  ///< its sum is what counts for eps
     int num_threads = 0;
 };
 
