@@ -218,7 +218,7 @@ TEST_P(KernelActivation, EveryTailInPlace) {
     }
 }
 
-TEST(KernelActivation, EqualBitsOfInstructionSets) {
+TEST(KernelActivations, EqualBitsOfInstructionSets) {
     const std::vector<float> x = arguments(), ones(x.size(), 1);
     expect_equal_bits_of_isas([&](Isa isa) {
         std::vector<std::uint64_t> result;
