@@ -76,7 +76,8 @@ class Registry {
     using C = Compute<X>;
 
     Registry(anynorm::Isa isa, std::shared_ptr<Operands<X>> operands)
-        : kernels_(anynorm::detail::kernels_for<X>(*anynorm::detail::kernels_of(isa))),
+        : isa_(isa),
+          kernels_(anynorm::detail::kernels_for<X>(*anynorm::detail::kernels_of(isa))),
           suffix_(std::string("/") + short_name(stored<X>()) + "/" + std::string(anynorm::name(isa)) + "/"),
           operands_(std::move(operands)) {}
 
@@ -101,6 +102,7 @@ class Registry {
         }
         add_cells();
         add_conversions();
+        add_fusion(anynorm::detail::kernels_of(isa_)->activations);
     }
 
   private:
@@ -267,6 +269,29 @@ class Registry {
         }
     }
 
+    /// What surrounds a norm, on as much as passes through L1 at a time; activations where there are kernels for them.
+    void add_fusion(const ActivationKernels& activations) const {
+        constexpr std::int64_t n = 512;
+        const std::string size = std::to_string(n);
+        X *const x = Operands<X>::elements_of(operands_->x), *const y = Operands<X>::elements_of(operands_->y);
+        add("add", size, n, 3 * n * sizeof(X), [=, kernel = kernels_.add] { kernel(y, x, x, n); });
+        const C* const computed = Operands<X>::values_of(operands_->computed);
+        auto* const bytes = reinterpret_cast<std::uint8_t*>(y);
+        const Quantization<C> to{C(0.05), C(-128), C(127), 0};
+        add("quantize", size, n, n * (sizeof(C) + 1),
+            [=, kernel = kernels_.quantize] { kernel(bytes, computed, n, to); });
+        if constexpr (std::is_same_v<X, float>) {
+            constexpr const char* names[] = {"relu", "silu", "gelu", "gelu_tanh"};
+            for (int i = 0; i < 4; ++i) {
+                add(std::string("activate_") + names[i], size, n, 2 * n * sizeof(X),
+                    [=, kernel = activations.activate[i]] { kernel(y, x, n); });
+                add(std::string("activation_gradient_") + names[i], size, n, 3 * n * sizeof(X),
+                    [=, kernel = activations.activation_gradient[i]] { kernel(y, x, x, n); });
+            }
+        }
+    }
+
+    anynorm::Isa isa_;
     const Kernels<X>& kernels_;
     std::string suffix_;
     std::shared_ptr<Operands<X>> operands_;

@@ -210,7 +210,7 @@ KERNELS = [
 def bits(array):
     """The array as integers: NaN equals NaN, and 0 differs from -0."""
     array = np.ascontiguousarray(array)
-    return array.view({2: np.uint16, 4: np.uint32, 8: np.uint64}[array.itemsize])
+    return array.view({1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[array.itemsize])
 
 
 def same_bits(a, b):

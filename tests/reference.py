@@ -159,6 +159,39 @@ def batch_norm(
     return (y, used) if return_moments else y
 
 
+# --- fusion ----------------------------------------------------------------------------------------------------------
+
+
+def _logistic(v):
+    e = np.exp(-np.abs(v))
+    return np.where(v < 0, e, 1) / (1 + e)
+
+
+def _upper_tail(t):
+    return np.array([0.5 * math.erfc(v / math.sqrt(2)) for v in np.ravel(t)]).reshape(np.shape(t))
+
+
+def activate(name, h):
+    """In forms that keep their digits where the result is small. For finite h."""
+    h = np.asarray(h, np.float64)
+    if name == "relu":
+        return np.maximum(h, 0)
+    if name == "silu":
+        return h * _logistic(h)
+    if name == "gelu":
+        return np.where(h < 0, h * _upper_tail(-h), h - h * _upper_tail(h))
+    return h * _logistic(2 * math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))
+
+
+def quantize(y, scale, zero_point=0, dtype=np.int8):
+    """In the arithmetic of the dtype of y, float32 at least."""
+    y = y if y.dtype == np.float64 else y.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = np.rint(y / y.dtype.type(scale))
+    limits = np.iinfo(dtype)
+    return np.where(np.isnan(y), zero_point, np.clip(steps + zero_point, limits.min, limits.max)).astype(dtype)
+
+
 # --- gradients -------------------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ class Pass {
         coefficients_[4] = coefficient(operands.bias, op_bias);
         const bool x_unit = inner_.total == 1 || x_step_ == 1, y_unit = inner_.total == 1 || y_step_ == 1;
         x_direct_ = operands.x.dtype == stored_as<A>() && x_unit;
-        y_direct_ = operands.y.dtype == stored_as<A>() && y_unit;
+        y_direct_ = operands.y.dtype == stored_as<A>() && y_unit && !operands.epilogue.given();
         all_direct_ = repeats_ = x_direct_ && y_direct_;
         for (const Coefficient& c : coefficients_) {
             all_direct_ = all_direct_ && c.direct;
@@ -57,7 +57,8 @@ class Pass {
             while (next(args)) affine_(args);
             return;
         }
-        walk(nest_, outside_, [&](const std::int64_t* offset) { run_tiles(offset); });
+        const bool finishes = operands_.epilogue.given();
+        walk(nest_, outside_, [&](const std::int64_t* offset) { finishes ? run_epilogue(offset) : run_tiles(offset); });
     }
 
     /// Runs `work` with a queue of the kernel's calls, then those that it left.
@@ -208,6 +209,29 @@ class Pass {
         }
     }
 
+    /// The same in the order of memory, for results that are not written by the kernel: a row after the other, or of
+    /// short rows as many as a tile takes, since a call for each would cost as much as its work.
+    void run_epilogue(const std::int64_t* offset) {
+        const std::int64_t step = std::min(tile / inner_.period * inner_.period, inner_.total);
+        bool joins = x_direct_;
+        for (const Coefficient& c : coefficients_) joins = joins && (c.direct || c.row_stride == 0);
+        const std::int64_t group = joins ? std::max<std::int64_t>(1, tile / inner_.total) : 1;
+        for (std::int64_t row = 0; row < rows_.n; row += group) {
+            const std::int64_t count = std::min(group, rows_.n - row);
+            for (std::int64_t first = 0; first < inner_.total; first += step) {
+                const std::int64_t n = std::min(step, inner_.total - first);
+                for (int i = 0; i < 5; ++i) {
+                    const Coefficient& c = coefficients_[i];
+                    // Packed already: for the last row, or for the last tile of this one.
+                    const bool of_rows = row > 0 && c.row_stride == 0 && step == inner_.total;
+                    const bool of_tiles = first > 0 && c.along.repeats(inner_);
+                    if (c.direct || !(of_rows || of_tiles)) prepare(i, offset, row, first, n);
+                }
+                run_kernel(offset, {row, count, rows_.stride[op_x], n, 1}, first, n);
+            }
+        }
+    }
+
     /// Points pointer_[i] at the coefficient of row `row` from element `first` on, packing it if need be.
     void prepare(int i, const std::int64_t* offset, std::int64_t row, std::int64_t first, std::int64_t n) {
         const Coefficient& c = coefficients_[i];
@@ -249,9 +273,31 @@ class Pass {
     void run_kernel(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
         const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
         const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
-        if (!x_direct_) load(packed_x_, operands_.x, x, x_step_, n);
+        if (!x_direct_) read(x, n);
         affine_(kernel_args(offset, rows, first, n));
-        if (!y_direct_) store(operands_.y, y, y_step_, packed_y_, n);
+        if (!y_direct_) write(y, rows, n);
+    }
+
+    void read(std::int64_t x, std::int64_t n) {
+        if constexpr (std::is_same_v<A, C>) {
+            if (operands_.epilogue.given())
+                return load(*operands_.epilogue.table, packed_x_, operands_.x, x, x_step_, n);
+        }
+        load(packed_x_, operands_.x, x, x_step_, n);
+    }
+
+    void write(std::int64_t y, const Rows& rows, std::int64_t n) {
+        if constexpr (std::is_same_v<A, C>) {
+            if (operands_.epilogue.given()) {
+                const std::int64_t y_row = rows_.stride[op_y];
+                const std::int64_t count = y_step_ == 1 && y_row == n ? 1 : rows.count, length = rows.count / count * n;
+                for (std::int64_t row = 0; row < count; ++row) {
+                    operands_.epilogue.finish(packed_y_ + row * n, length, operands_.y, y + row * y_row, y_step_);
+                }
+                return;
+            }
+        }
+        store(operands_.y, y, y_step_, packed_y_, n);
     }
 
     const ApplyOperands& operands_;

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "elements.hpp"
+#include "epilogue.hpp"
 #include "layout.hpp"
 
 namespace anynorm::detail {
@@ -23,6 +24,7 @@ using CoefficientsOf = Coefficients<kernels::Compute<A>>;
 struct ApplyOperands {
     Elements x, y, weight, bias;  ///< weight and bias always given: a one and a zero of stride 0 stand in
     bool stream = false;          ///< write y past the caches
+    Epilogue epilogue{};          ///< A is the compute type where there is one
 };
 
 /// Walks the piece with x, y, the cells (as numbered by its op_cell strides) and the parameters. A is the type of both

@@ -11,7 +11,7 @@ namespace anynorm::detail {
 
 /// The operands that a nest walks together. `cell` is the scratch array of statistics, `joint` that of sums which both
 /// sets and parameters are made of; count, mean and m2 are the caller's views of them. y is the output of a call:
-/// grad_input where gradients are computed.
+/// grad_input where gradients are computed. x is what is normalized: where it is a sum, of `input` and `residual`.
 enum Operand : int {
     op_x,
     op_y,
@@ -25,6 +25,8 @@ enum Operand : int {
     op_grad_weight,
     op_grad_bias,
     op_joint,
+    op_input,
+    op_residual,
     operand_count
 };
 

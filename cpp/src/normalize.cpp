@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "epilogue.hpp"
 #include "overlap.hpp"
 #include "parallel.hpp"
 #include "schedule.hpp"
@@ -23,10 +24,38 @@ void check_given(const char* caller, const MomentsView& given, const TensorView&
     check_statistics(caller, given, x, reduced);
 }
 
+/// `out` is written element by element while `other` is read: the same array, or one apart.
+void check_in_place(const char* caller, const char* what, const TensorView& out, const char* other_what,
+                    const TensorView& other) {
+    if (same_view(out, other)) return;
+    check_apart(caller, what, out, (std::string(other_what) + " (or the same array)").c_str(), other);
+}
+
+void check_fusion(const char* caller, const NormalizeOptions& options, const TensorView& x, const TensorView& y) {
+    const Fusion& fusion = options.fusion;
+    if (fusion.activation > Activation::gelu_tanh) {
+        fail(caller, "one of the activations", "number " + std::to_string(static_cast<int>(fusion.activation)));
+    }
+    check_quantization(caller, fusion.scale, fusion.zero_point, y.dtype);
+    check_residual(caller, fusion, x);
+    if (!fusion.residual.given()) return;
+    check_output(caller, "sum", fusion.sum);
+    check_in_place(caller, "sum", fusion.sum, "x", x);
+    check_in_place(caller, "sum", fusion.sum, "residual", fusion.residual);
+    check_in_place(caller, "output", y, "residual", fusion.residual);
+    check_apart(caller, "sum", fusion.sum, "output", y);
+    check_apart(caller, "sum", fusion.sum, "weight", options.weight);
+    check_apart(caller, "sum", fusion.sum, "bias", options.bias);
+    check_moments_apart(caller, options.given, "sum", fusion.sum);
+    check_moments_apart(caller, options.moments, "sum", fusion.sum);
+    check_moments_apart(caller, options.moments, "residual", fusion.residual);
+}
+
 void check_operands(const char* caller, const TensorView& x, AxisSet reduced, const TensorView& y,
                     const NormalizeOptions& options) {
-    check_view(caller, "output", y);
+    check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
+    if (options.fusion.any() || is_quantized(y.dtype)) check_fusion(caller, options, x, y);
     for (const auto& [what, view] :
          {std::pair<const char*, const TensorView&>{"weight", options.weight}, {"bias", options.bias}}) {
         if (!view.given()) continue;
@@ -80,6 +109,46 @@ void copy_given(const NormalizeOptions& options, const TensorView& x, AxisSet re
     copy_statistics(options.given.m2, options.moments.m2, x, reduced);
 }
 
+/// Normalizes x: the input itself, or its sum with a residual.
+void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced, const TensorView& y,
+                   const NormalizeOptions& options, const kernels::KernelTable& table) {
+    const Fusion& fusion = options.fusion;
+    Call call;
+    call.x = elements_of(x);
+    call.y = elements_of(y);
+    call.weight = elements_of(options.weight);
+    call.bias = elements_of(options.bias);
+    call.given = elements_of(options.given);
+    if (!options.given.given()) call.out = elements_of(options.moments);
+    if (fusion.residual.given()) call.sum = {elements_of(input), elements_of(fusion.residual), call.x};
+    if (fusion.activation != Activation::none || is_quantized(y.dtype)) {
+        call.epilogue = {&table, fusion.activation, fusion.scale, fusion.zero_point};
+    }
+    call.eps = options.eps;
+    call.center = options.center;
+
+    OperandStrides strides;
+    strides.set(op_x, own_strides(x));
+    strides.set(op_y, own_strides(y));
+    if (options.weight.given()) strides.set(op_weight, broadcast_strides(options.weight, x));
+    if (options.bias.given()) strides.set(op_bias, broadcast_strides(options.bias, x));
+    if (fusion.residual.given()) {
+        strides.set(op_input, own_strides(input));
+        strides.set(op_residual, own_strides(fusion.residual));
+    }
+    add_statistics_strides(strides, options.given.given() ? options.given : options.moments, x, reduced);
+    PlanRequest request;
+    request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(y.dtype)));
+    if (fusion.residual.given()) request.element_bytes *= 2;  // its terms pass through the same cache
+    ThreadShare threads(options.num_threads);
+    request.threads = threads.count();
+    request.statistics = call.has_statistics();
+    Plan plan = make_plan(make_nest(x, reduced, strides), request);
+    threads.keep(plan.threads);
+    run_plan(plan, call, table);
+    if (options.given.given()) copy_given(options, x, reduced);
+}
+
 }  // namespace
 
 void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options) {
@@ -97,32 +166,8 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
         }
         return;
     }
-    if (normalize_short_rows(x, reduced, y, options, table)) return;
-    Call call;
-    call.x = elements_of(x);
-    call.y = elements_of(y);
-    call.weight = elements_of(options.weight);
-    call.bias = elements_of(options.bias);
-    call.given = elements_of(options.given);
-    if (!options.given.given()) call.out = elements_of(options.moments);
-    call.eps = options.eps;
-    call.center = options.center;
-
-    OperandStrides strides;
-    strides.set(op_x, own_strides(x));
-    strides.set(op_y, own_strides(y));
-    if (options.weight.given()) strides.set(op_weight, broadcast_strides(options.weight, x));
-    if (options.bias.given()) strides.set(op_bias, broadcast_strides(options.bias, x));
-    add_statistics_strides(strides, options.given.given() ? options.given : options.moments, x, reduced);
-    PlanRequest request;
-    request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(y.dtype)));
-    ThreadShare threads(options.num_threads);
-    request.threads = threads.count();
-    request.statistics = call.has_statistics();
-    Plan plan = make_plan(make_nest(x, reduced, strides), request);
-    threads.keep(plan.threads);
-    run_plan(plan, call, table);
-    if (options.given.given()) copy_given(options, x, reduced);
+    if (!options.fusion.any() && normalize_short_rows(x, reduced, y, options, table)) return;
+    run_normalize(options.fusion.residual.given() ? options.fusion.sum : x, x, reduced, y, options, table);
 }
 
 }  // namespace anynorm::inline ANYNORM_ABI

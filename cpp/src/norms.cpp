@@ -24,6 +24,9 @@ void pass_on(const char* caller, const Options& options, NormalizeOptions& engin
     engine.num_threads = options.num_threads;
     if (options.given.given()) engine.given = options.given;
     if (options.moments.given()) engine.moments = options.moments;
+    if constexpr (requires { options.fusion; }) {
+        if (options.fusion.any()) engine.fusion = options.fusion;
+    }
 }
 
 /// A view of statistics without the axes that were averaged over, which it may have at length 1.
@@ -112,7 +115,8 @@ void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const 
     check_parameter(caller, "weight", options.weight, normalized.shape, normalized.axes.size);
     NormalizeOptions engine;
     place(options.weight, normalized.axes, x.rank, engine.weight);
-    engine.eps = options.eps.value_or(epsilon_for(x.dtype));
+    const bool sums = options.fusion.residual.given();
+    engine.eps = options.eps.value_or(epsilon_for(sums ? options.fusion.sum.dtype : x.dtype));
     engine.center = false;
     pass_on(caller, options, engine);
     normalize(x, {.reduce = normalized.axes}, y, engine);
@@ -125,8 +129,9 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     check_groups(caller, num_groups, channels);
     check_parameter(caller, "weight", options.weight, &channels, 1);
     check_parameter(caller, "bias", options.bias, &channels, 1);
-    check_view(caller, "output", y);
+    check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
+    check_residual(caller, options.fusion, x);
 
     NormalizeOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
@@ -134,7 +139,10 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
     engine.eps = options.eps;
     pass_on(caller, options, engine);
     TensorView grouped_x = x, grouped_y = y;
-    for (TensorView* view : {&grouped_x, &grouped_y, &engine.weight, &engine.bias}) split(*view, channel, num_groups);
+    for (TensorView* view :
+         {&grouped_x, &grouped_y, &engine.weight, &engine.bias, &engine.fusion.residual, &engine.fusion.sum}) {
+        split(*view, channel, num_groups);
+    }
     normalize(grouped_x, {.reduce = all_axes_except(grouped_x.rank, 0, channel)}, grouped_y, engine);
 }
 
@@ -180,9 +188,16 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
         return {};
     }
 
-    check_view(caller, "output", y);
+    check_result(caller, "output", y);
+    const Fusion& fusion = engine.fusion;
+    if (fusion.residual.given()) check_residual(caller, fusion, x);
     check_running_output(caller, options.running,
-                         {{"x", &x}, {"output", &y}, {"weight", &options.weight}, {"bias", &options.bias}},
+                         {{"x", &x},
+                          {"output", &y},
+                          {"weight", &options.weight},
+                          {"bias", &options.bias},
+                          {"residual", &fusion.residual},
+                          {"sum", &fusion.sum}},
                          {&options.moments, &options.given});
     const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
     check_moments_output(caller, options.moments, x, reduced);

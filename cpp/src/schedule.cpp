@@ -43,7 +43,8 @@ class Run {
           call_(call),
           reduce_kernels_(kernels_for<X>(table)),
           apply_kernels_(kernels_for<A>(table)),
-          operands_{call.x, call.y, {&one_, stored_as<C>()}, {&zero_, stored_as<C>()}, streams()} {
+          operands_{call.x, call.y, {&one_, stored_as<C>()}, {&zero_, stored_as<C>()}, streams(), call.epilogue},
+          table_(table) {
         if (call.weight.given()) operands_.weight = call.weight;
         if (call.bias.given()) operands_.bias = call.bias;
         gathers_weight_ = wants_gathering(plan.nest, op_weight, call.weight, stored_as<C>());
@@ -128,13 +129,14 @@ class Run {
 
     // In place the line is there already.
     bool streams() const {
-        return call_.has_apply() && call_.x.data != call_.y.data && passes_caches(plan_.nest.size(), call_.y.dtype);
+        const Elements& read = call_.sum.given() ? call_.sum.input : call_.x;
+        return call_.has_apply() && read.data != call_.y.data && passes_caches(plan_.nest.size(), call_.y.dtype);
     }
 
     /// Whether every set is a row of x and of y that the kernel can take as it lies.
     bool is_rows() const {
         if (!std::is_same_v<X, A> || !plan_.rows || !call_.has_statistics() || !call_.has_apply()) return false;
-        if (call_.y.dtype != stored_as<A>()) return false;
+        if (call_.y.dtype != stored_as<A>() || call_.epilogue.given()) return false;
         const Loop& inner = plan_.nest.loops[plan_.nest.depth - 1];
         const auto fits = [&](const Elements& elements, Operand operand) {
             const std::int64_t stride = inner.stride[operand];
@@ -148,6 +150,7 @@ class Run {
             for_each_piece(plan_.sets.pieces, plan_.threads, [&](int index_of_worker, std::int64_t index) {
                 Cell* const cells = call_.out.given() ? worker(index_of_worker).cells : nullptr;
                 const Nest piece = piece_of(plan_.nest, plan_.sets, index);
+                add_residual(piece);
                 normalize_rows(reduce_kernels_, operands_, plan_.reduction, piece, call_.eps, call_.center, cells);
                 store_moments(call_, piece, cells);
             });
@@ -158,6 +161,7 @@ class Run {
         for_each_piece(plan_.sets.pieces, plan_.threads, [&](int index_of_worker, std::int64_t index) {
             Worker memory = worker(index_of_worker);
             Nest piece = piece_of(plan_.nest, plan_.sets, index);
+            add_residual(piece);
             if (call_.has_statistics()) {
                 reduce_sets(reduce_kernels_, x(), plan_, piece, call_.center, memory.cells, memory.reduce);
             } else {
@@ -174,6 +178,7 @@ class Run {
     /// Whether a piece can be written while the next is read.
     bool is_overlapping() const {
         const Reduction& reduction = plan_.reduction;
+        if (call_.epilogue.given()) return false;
         // Halves take so long to convert that memory keeps up with a pass after the other.
         if (!std::is_same_v<X, A> || sizeof(A) == 2 || call_.y.dtype != stored_as<A>()) return false;
         if (!operands_.stream || !call_.has_statistics() || reduction.packed || reduction.one_column) return false;
@@ -220,6 +225,7 @@ class Run {
                 const Worker memory = worker(index_of_worker);
                 const Nest piece = piece_of(plan_.nest, plan_.sets, index);
                 const std::int64_t before = std::exchange(written_[index_of_worker], index);
+                add_residual(piece);
                 sum_beside(memory, piece, before);
                 store_moments(call_, piece, memory.cells);
                 make_coefficients(memory.cells, piece.cells(), memory.coefficients);
@@ -286,6 +292,11 @@ class Run {
 
     void split_sets() {
         const std::int64_t sets = plan_.nest.cells();
+        if (call_.sum.given() && call_.has_statistics()) {
+            // Chunks are cut along x, whose sum's terms may lie in any other way: a pass of its own.
+            for_each_piece(plan_.elements.pieces, plan_.threads,
+                           [&](int, std::int64_t index) { add_residual(piece_of(plan_.nest, plan_.elements, index)); });
+        }
         if (call_.has_statistics()) {
             const std::int64_t pieces = plan_.sets.pieces;
             for_each_piece(pieces * chunks(), plan_.threads, [&](int index_of_worker, std::int64_t index) {
@@ -308,7 +319,9 @@ class Run {
         for_each_piece(plan_.elements.pieces, plan_.threads, [&](int, std::int64_t index) {
             // Backwards: what the statistics read last is still in a cache.
             const std::int64_t piece = plan_.elements.pieces - 1 - index;
-            apply_piece(apply_kernels_, operands_, piece_of(plan_.nest, plan_.elements, piece), coefficients_);
+            const Nest elements = piece_of(plan_.nest, plan_.elements, piece);
+            if (!call_.has_statistics()) add_residual(elements);
+            apply_piece(apply_kernels_, operands_, elements, coefficients_);
         });
     }
 
@@ -326,6 +339,10 @@ class Run {
         apply_kernels_.coefficients(cells, count, call_.eps, out.mean, out.mean_lo, out.rstd);
     }
 
+    void add_residual(const Nest& piece) const {
+        if (call_.sum.given()) add_piece(table_, call_.sum, piece);
+    }
+
     const X* x() const { return static_cast<const X*>(call_.x.data); }
 
     Plan& plan_;
@@ -334,6 +351,7 @@ class Run {
     const kernels::Kernels<A>& apply_kernels_;
     C one_ = 1, zero_ = 0;
     ApplyOperands operands_;
+    const kernels::KernelTable& table_;
     bool gathers_weight_, gathers_bias_;
     bool overlaps_ = false;
     C *weight_ = nullptr, *bias_ = nullptr;
@@ -350,7 +368,7 @@ void run(Plan& plan, const Call& call, const kernels::KernelTable& table) {
         if (call.y.dtype == DType::f64) return Run<X, double>(plan, call, table).run();
     }
     if constexpr (!std::is_same_v<X, kernels::Compute<X>>) {
-        const bool mixed = call.has_apply() && call.x.dtype != call.y.dtype;
+        const bool mixed = call.has_apply() && (call.x.dtype != call.y.dtype || call.epilogue.given());
         if (mixed) return Run<X, kernels::Compute<X>>(plan, call, table).run();
     }
     Run<X, X>(plan, call, table).run();

@@ -6,7 +6,9 @@
 #include "anynorm/tensor_view.hpp"
 #include "dispatch.hpp"
 #include "elements.hpp"
+#include "epilogue.hpp"
 #include "plan.hpp"
+#include "residual.hpp"
 
 namespace anynorm::detail {
 
@@ -24,6 +26,8 @@ inline MomentsElements elements_of(const MomentsView& views) noexcept {
 struct Call {
     Elements x, y, weight, bias;
     MomentsElements given, out;
+    ResidualSum sum;  ///< which is x then
+    Epilogue epilogue;
     double eps = 0;
     bool center = true;
 

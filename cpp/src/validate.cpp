@@ -2,6 +2,7 @@
 #include "validate.hpp"
 
 #include <charconv>
+#include <cmath>
 #include <stdexcept>
 
 #include "overlap.hpp"
@@ -45,21 +46,26 @@ void check_geometry(const char* caller, const char* what, const TensorView& view
 
 bool is_wide(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
 bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
+bool is_integer(DType dtype) { return dtype == DType::i8 || dtype == DType::u8; }
+
+const char* dtype_text(DType dtype) { return dtype > DType::u8 ? "another" : name(dtype); }
 
 }  // namespace
 
 void check_view(const char* caller, const char* what, const TensorView& view) {
     if (!is_wide(view.dtype) && !is_half(view.dtype)) {
-        fail(caller, std::string(what) + " of dtype float16, bfloat16, float32 or float64",
-             view.dtype > DType::bf16 ? "another" : name(view.dtype));
+        fail(caller, std::string(what) + " of dtype float16, bfloat16, float32 or float64", dtype_text(view.dtype));
     }
     check_geometry(caller, what, view);
 }
 
+void check_result(const char* caller, const char* what, const TensorView& view) {
+    if (!is_integer(view.dtype)) return check_view(caller, what, view);
+    check_geometry(caller, what, view);
+}
+
 void check_statistic(const char* caller, const char* what, const TensorView& view) {
-    if (!is_wide(view.dtype))
-        fail(caller, std::string(what) + " of dtype float32 or float64",
-             view.dtype > DType::bf16 ? "another" : name(view.dtype));
+    if (!is_wide(view.dtype)) fail(caller, std::string(what) + " of dtype float32 or float64", dtype_text(view.dtype));
     check_geometry(caller, what, view);
 }
 
@@ -117,6 +123,40 @@ void check_apart(const char* caller, const char* what, const TensorView& out, co
                  const TensorView& other) {
     if (overlaps(out, other)) {
         fail(caller, std::string(what) + " apart from " + other_what, "arrays that share memory");
+    }
+}
+
+void check_residual(const char* caller, const Fusion& fusion, const TensorView& x) {
+    if (fusion.residual.given() != fusion.sum.given()) {
+        fail(caller, "residual and the sum to write, both or neither",
+             fusion.residual.given() ? "residual alone" : "sum alone");
+    }
+    for (const NamedView& named : {NamedView{"residual", fusion.residual}, NamedView{"sum", fusion.sum}}) {
+        if (!named.view.given()) continue;
+        check_view(caller, named.what, named.view);
+        check_shape(caller, named.what, named.view, x.shape, x.rank);
+    }
+}
+
+void check_quantization(const char* caller, double scale, int zero_point, DType result) {
+    if (!is_integer(result)) {
+        if (scale != 0 || zero_point != 0) {
+            fail(caller, "an output of dtype int8 or uint8 for a scale and a zero point", name(result));
+        }
+        return;
+    }
+    // As a float32 too, or the division would be one by 0.
+    if (!(scale > 0) || !std::isfinite(scale) || static_cast<float>(scale) == 0 ||
+        !std::isfinite(static_cast<float>(scale))) {
+        fail(caller, "a scale above 0, in the range of float32, for an output of dtype " + std::string(name(result)),
+             number_text(scale));
+    }
+    const int least = result == DType::i8 ? -128 : 0;
+    if (zero_point < least || zero_point > least + 255) {
+        fail(caller,
+             "a zero point from " + std::to_string(least) + " to " + std::to_string(least + 255) +
+                 " for an output of dtype " + name(result),
+             std::to_string(zero_point));
     }
 }
 

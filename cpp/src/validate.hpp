@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "anynorm/fusion.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/tensor_view.hpp"
@@ -22,6 +23,8 @@ std::string number_text(double value);
 
 /// float16, bfloat16, float32 or float64; a rank and lengths that exist.
 void check_view(const char* caller, const char* what, const TensorView& view);
+/// As check_view, for a result, which may be int8 or uint8 as well.
+void check_result(const char* caller, const char* what, const TensorView& view);
 /// As check_view, for statistics, which are kept in float32 or float64.
 void check_statistic(const char* caller, const char* what, const TensorView& view);
 /// The axis counted from 0.
@@ -36,6 +39,10 @@ void check_threads(const char* caller, int num_threads);
 void check_output(const char* caller, const char* what, const TensorView& out);
 void check_apart(const char* caller, const char* what, const TensorView& out, const char* other_what,
                  const TensorView& other);
+/// A residual and a sum, both or neither, of x's shape.
+void check_residual(const char* caller, const Fusion& fusion, const TensorView& x);
+/// A scale and a zero point where the result is of integers, and only there; numbers that exist.
+void check_quantization(const char* caller, double scale, int zero_point, DType result);
 /// The views that are given have x's shape without the reduced axes, or with length 1 there.
 void check_statistics(const char* caller, const MomentsView& views, const TensorView& x, std::uint32_t reduced);
 /// Statistics to be written: as above, float64, apart from each other.

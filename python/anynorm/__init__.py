@@ -38,6 +38,7 @@ from anynorm.functional import (
     moments,
     normalize,
     normalize_backward,
+    quantize,
     rms_norm,
     rms_norm_backward,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "nn",
     "normalize",
     "normalize_backward",
+    "quantize",
     "result_pool",
     "rms_norm",
     "rms_norm_backward",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from anynorm import _core
 from anynorm._moments import Moments
-from anynorm._shared import Array, Axis, AxisTail, Lengths, Tail, compiled, documented
+from anynorm._shared import Activation, Array, Axis, AxisTail, Lengths, Result, Tail, compiled, documented
 
 # The bodies of these functions say what a call does and are not run: see `compiled`.
 
@@ -73,6 +73,7 @@ def normalize(
     bias: npt.ArrayLike | None = None,
     eps: float = 1e-5,
     center: bool = True,
+    residual: None = None,
     return_moments: Literal[False] = False,
     **tail: Unpack[Tail],
 ) -> Array: ...
@@ -85,9 +86,36 @@ def normalize(
     bias: npt.ArrayLike | None = None,
     eps: float = 1e-5,
     center: bool = True,
+    residual: None = None,
     return_moments: Literal[True],
     **tail: Unpack[Tail],
 ) -> tuple[Array, Moments]: ...
+@overload
+def normalize(
+    x: npt.ArrayLike,
+    axis: Axis | None,
+    *,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    center: bool = True,
+    residual: npt.ArrayLike,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[Tail],
+) -> tuple[Array, Array]: ...
+@overload
+def normalize(
+    x: npt.ArrayLike,
+    axis: Axis | None,
+    *,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    center: bool = True,
+    residual: npt.ArrayLike,
+    return_moments: Literal[True],
+    **tail: Unpack[Tail],
+) -> tuple[Array, Array, Moments]: ...
 @compiled
 @documented(
     shape="Any shape of at most 16 axes.",
@@ -103,11 +131,16 @@ def normalize(
     eps: float = 1e-5,
     center: bool = True,
     moments: Moments | None = None,
+    residual: npt.ArrayLike | None = None,
+    activation: Activation | None = None,
     out: Array | None = None,
+    sum_out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    out_scale: float | None = None,
+    out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
-) -> Array | tuple[Array, Moments]:
+) -> Result:
     """Normalize `x` along `axis`: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Every norm of this package is this function with its own choice of axes.
@@ -155,7 +188,10 @@ def normalize(
     array([[ 0. , -0.7],
            [ 9. ,  2. ]])
     """
-    return _core.normalize(x, axis, weight, bias, eps, center, moments, out, dtype, return_moments, num_threads)
+    return _core.normalize(
+        x, axis, weight, bias, eps, center, moments, residual, activation,
+        out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
+    )  # fmt: skip
 
 
 @overload
@@ -166,6 +202,7 @@ def layer_norm(
     bias: npt.ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[False] = False,
     **tail: Unpack[AxisTail],
 ) -> Array: ...
@@ -177,9 +214,34 @@ def layer_norm(
     bias: npt.ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[True],
     **tail: Unpack[AxisTail],
 ) -> tuple[Array, Moments]: ...
+@overload
+def layer_norm(
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[AxisTail],
+) -> tuple[Array, Array]: ...
+@overload
+def layer_norm(
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[True],
+    **tail: Unpack[AxisTail],
+) -> tuple[Array, Array, Moments]: ...
 @compiled
 @documented(
     shape="Any shape of 1 to 16 axes.",
@@ -195,11 +257,16 @@ def layer_norm(
     *,
     axis: Axis | None = None,
     moments: Moments | None = None,
+    residual: npt.ArrayLike | None = None,
+    activation: Activation | None = None,
     out: Array | None = None,
+    sum_out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    out_scale: float | None = None,
+    out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
-) -> Array | tuple[Array, Moments]:
+) -> Result:
     """Normalize over the last axis, or others; statistics and parameters share the same axes.
 
     Parameters
@@ -243,8 +310,9 @@ def layer_norm(
            [ 1.,  1.]])
     """
     return _core.layer_norm(
-        x, normalized_shape, weight, bias, eps, axis, moments, out, dtype, return_moments, num_threads
-    )
+        x, normalized_shape, weight, bias, eps, axis, moments, residual, activation,
+        out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
+    )  # fmt: skip
 
 
 @overload
@@ -254,6 +322,7 @@ def rms_norm(
     weight: npt.ArrayLike | None = None,
     eps: float | None = None,
     *,
+    residual: None = None,
     return_moments: Literal[False] = False,
     **tail: Unpack[AxisTail],
 ) -> Array: ...
@@ -264,9 +333,32 @@ def rms_norm(
     weight: npt.ArrayLike | None = None,
     eps: float | None = None,
     *,
+    residual: None = None,
     return_moments: Literal[True],
     **tail: Unpack[AxisTail],
 ) -> tuple[Array, Moments]: ...
+@overload
+def rms_norm(
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None = None,
+    weight: npt.ArrayLike | None = None,
+    eps: float | None = None,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[AxisTail],
+) -> tuple[Array, Array]: ...
+@overload
+def rms_norm(
+    x: npt.ArrayLike,
+    normalized_shape: Lengths | None = None,
+    weight: npt.ArrayLike | None = None,
+    eps: float | None = None,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[True],
+    **tail: Unpack[AxisTail],
+) -> tuple[Array, Array, Moments]: ...
 @compiled
 @documented(
     shape="Any shape of 1 to 16 axes.",
@@ -281,11 +373,16 @@ def rms_norm(
     *,
     axis: Axis | None = None,
     moments: Moments | None = None,
+    residual: npt.ArrayLike | None = None,
+    activation: Activation | None = None,
     out: Array | None = None,
+    sum_out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    out_scale: float | None = None,
+    out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
-) -> Array | tuple[Array, Moments]:
+) -> Result:
     """Divide by the root mean square over the last axis, or others: ``x / sqrt(mean(x**2) + eps) * weight``.
 
     Parameters
@@ -320,4 +417,7 @@ def rms_norm(
     array([[1., 1.],
            [1., 1.]])
     """
-    return _core.rms_norm(x, normalized_shape, weight, eps, axis, moments, out, dtype, return_moments, num_threads)
+    return _core.rms_norm(
+        x, normalized_shape, weight, eps, axis, moments, residual, activation,
+        out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
+    )  # fmt: skip

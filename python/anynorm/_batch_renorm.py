@@ -11,12 +11,13 @@ import numpy.typing as npt
 from anynorm import _core
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array, NonFinite, OneElement, RunningTail, Wanted, compiled, documented
+from anynorm._shared import Array, NonFinite, OneElement, PlainTail, RunningOptions, Wanted, compiled, documented
 
 
-class RenormTail(RunningTail, total=False):
+class RenormTail(PlainTail, RunningOptions, total=False):
     """The keyword arguments of `batch_renorm`."""
 
+    channel_axis: SupportsIndex
     r_max: float
     d_max: float
 
@@ -108,11 +109,11 @@ def batch_renorm(
         result is that of `batch_norm`, to the bit.
     {channel_axis}
     {running_options}
-    {tail}
+    {plain_tail}
 
     Returns
     -------
-    {returns}
+    {plain_returns}
 
     Raises
     ------

@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from anynorm import _core
 from anynorm._moments import Moments
-from anynorm._shared import Array, ChannelTail, NonFinite, OneElement, RunningTail, compiled, documented
+from anynorm._shared import (
+    Activation,
+    Array,
+    ChannelTail,
+    NonFinite,
+    OneElement,
+    Result,
+    RunningTail,
+    compiled,
+    documented,
+)
 
 
 @overload
@@ -26,6 +36,7 @@ def group_norm(
     bias: npt.ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[False] = False,
     **tail: Unpack[ChannelTail],
 ) -> Array: ...
@@ -37,9 +48,34 @@ def group_norm(
     bias: npt.ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[True],
     **tail: Unpack[ChannelTail],
 ) -> tuple[Array, Moments]: ...
+@overload
+def group_norm(
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[ChannelTail],
+) -> tuple[Array, Array]: ...
+@overload
+def group_norm(
+    x: npt.ArrayLike,
+    num_groups: SupportsIndex,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[True],
+    **tail: Unpack[ChannelTail],
+) -> tuple[Array, Array, Moments]: ...
 @compiled
 @documented(
     shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 15 axes.",
@@ -55,11 +91,16 @@ def group_norm(
     *,
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
+    residual: npt.ArrayLike | None = None,
+    activation: Activation | None = None,
     out: Array | None = None,
+    sum_out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    out_scale: float | None = None,
+    out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
-) -> Array | tuple[Array, Moments]:
+) -> Result:
     """Normalize each sample over groups of consecutive channels.
 
     Parameters
@@ -94,8 +135,9 @@ def group_norm(
     array([[-1.,  1., -1.,  1.]])
     """
     return _core.group_norm(
-        x, num_groups, weight, bias, eps, channel_axis, moments, out, dtype, return_moments, num_threads
-    )
+        x, num_groups, weight, bias, eps, channel_axis, moments, residual, activation,
+        out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
+    )  # fmt: skip
 
 
 @overload
@@ -109,6 +151,7 @@ def instance_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[False] = False,
     **tail: Unpack[RunningTail],
 ) -> Array: ...
@@ -123,9 +166,40 @@ def instance_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[True],
     **tail: Unpack[RunningTail],
 ) -> tuple[Array, Moments]: ...
+@overload
+def instance_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    use_input_stats: bool = True,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[RunningTail],
+) -> tuple[Array, Array]: ...
+@overload
+def instance_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    use_input_stats: bool = True,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[True],
+    **tail: Unpack[RunningTail],
+) -> tuple[Array, Array, Moments]: ...
 @compiled
 @documented(
     shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 16 axes.",
@@ -152,11 +226,16 @@ def instance_norm(
     nonfinite: NonFinite = "warn",
     one_element: OneElement = "raise",
     moments: Moments | None = None,
+    residual: npt.ArrayLike | None = None,
+    activation: Activation | None = None,
     out: Array | None = None,
+    sum_out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    out_scale: float | None = None,
+    out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
-) -> Array | tuple[Array, Moments]:
+) -> Result:
     """Normalize each channel of each sample.
 
     `momentum` is the share of the new value (Keras, Flax and ONNX: of the old one), and the running variance is the
@@ -202,9 +281,9 @@ def instance_norm(
             [-1.,  1.]]])
     """
     return _core.instance_norm(
-        x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
-        channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, return_moments,
-        num_threads,
+        x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis,
+        num_batches, correction, pooled, nonfinite, one_element,
+        moments, residual, activation, out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
 
 
@@ -219,6 +298,7 @@ def batch_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[False] = False,
     **tail: Unpack[RunningTail],
 ) -> Array: ...
@@ -233,9 +313,40 @@ def batch_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
+    residual: None = None,
     return_moments: Literal[True],
     **tail: Unpack[RunningTail],
 ) -> tuple[Array, Moments]: ...
+@overload
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[False] = False,
+    **tail: Unpack[RunningTail],
+) -> tuple[Array, Array]: ...
+@overload
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: npt.ArrayLike,
+    return_moments: Literal[True],
+    **tail: Unpack[RunningTail],
+) -> tuple[Array, Array, Moments]: ...
 @compiled
 @documented(
     shape="Shape (N, C, ...), or with C where `channel_axis` says; 2 to 16 axes.",
@@ -262,11 +373,16 @@ def batch_norm(
     nonfinite: NonFinite = "warn",
     one_element: OneElement = "raise",
     moments: Moments | None = None,
+    residual: npt.ArrayLike | None = None,
+    activation: Activation | None = None,
     out: Array | None = None,
+    sum_out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    out_scale: float | None = None,
+    out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
-) -> Array | tuple[Array, Moments]:
+) -> Result:
     """Normalize each channel over everything else.
 
     `momentum` is the share of the new value (Keras, Flax and ONNX: of the old one), and the running variance is the
@@ -325,7 +441,7 @@ def batch_norm(
     array([[0., 0.]])
     """
     return _core.batch_norm(
-        x, running_mean, running_var, weight, bias, training, momentum, eps,
-        channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, return_moments,
-        num_threads,
+        x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis,
+        num_batches, correction, pooled, nonfinite, one_element,
+        moments, residual, activation, out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # The compiled module: private, positional, every argument present. functional.py is the interface to use.
 from collections.abc import Callable
-from typing import Any, Self, SupportsIndex, TypeAlias, final
+from typing import Any, Self, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
 
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array, Axis, Lengths, NonFinite, OneElement, Wanted
+from anynorm._shared import Activation, Array, Axis, Lengths, NonFinite, OneElement, Result, Wanted
 
 __version__: str
 build: dict[str, str]
-
-_Result: TypeAlias = Array | tuple[Array, Moments]
 
 @final
 class Function:
@@ -31,12 +29,20 @@ def normalize(
     eps: float,
     center: bool,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
+def quantize(
+    y: npt.ArrayLike, scale: float, zero_point: SupportsIndex, dtype: npt.DTypeLike, out: Array | None, /
+) -> Array: ...
 def layer_norm(
     x: npt.ArrayLike,
     normalized_shape: Lengths | None,
@@ -45,12 +51,17 @@ def layer_norm(
     eps: float,
     axis: Axis | None,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def rms_norm(
     x: npt.ArrayLike,
     normalized_shape: Lengths | None,
@@ -58,12 +69,17 @@ def rms_norm(
     eps: float | None,
     axis: Axis | None,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def group_norm(
     x: npt.ArrayLike,
     num_groups: SupportsIndex,
@@ -72,12 +88,17 @@ def group_norm(
     eps: float,
     channel_axis: SupportsIndex,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def instance_norm(
     x: npt.ArrayLike,
     running_mean: npt.ArrayLike | None,
@@ -94,12 +115,17 @@ def instance_norm(
     nonfinite: NonFinite,
     one_element: OneElement,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def batch_norm(
     x: npt.ArrayLike,
     running_mean: npt.ArrayLike | None,
@@ -116,12 +142,17 @@ def batch_norm(
     nonfinite: NonFinite,
     one_element: OneElement,
     moments: Moments | None,
+    residual: npt.ArrayLike | None,
+    activation: Activation | None,
     out: Array | None,
+    sum_out: Array | None,
     dtype: npt.DTypeLike | None,
+    out_scale: float | None,
+    out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def batch_renorm(
     x: npt.ArrayLike,
     running_mean: npt.ArrayLike,
@@ -145,7 +176,7 @@ def batch_renorm(
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> _Result: ...
+) -> Result: ...
 def update_running(
     running_mean: Array | None,
     running_var: Array | None,

@@ -20,6 +20,11 @@ R = TypeVar("R")
 Array: TypeAlias = npt.NDArray[Any]
 """float16, bfloat16, float32 or float64: the dtype of x, unless `dtype` or `out` says otherwise."""
 
+Result: TypeAlias = Array | tuple[Array, Array] | tuple[Array, Moments] | tuple[Array, Array, Moments]
+"""y; with the sum behind it if there is a residual; with the moments at the end if they are asked for."""
+
+Activation: TypeAlias = Literal["relu", "silu", "gelu", "gelu_tanh"]
+
 Wanted: TypeAlias = bool | Array
 """Whether to compute a gradient into a new array, or the array to write it to."""
 
@@ -34,13 +39,22 @@ OneElement: TypeAlias = Literal["raise", "bias"]
 """What becomes of a training batch whose sets have one element each."""
 
 
-class Tail(TypedDict, total=False):
+class PlainTail(TypedDict, total=False):
     """The keyword arguments that all norms end with, but for `return_moments`, which decides about the result."""
 
     moments: Moments | None
     out: Array | None
     dtype: npt.DTypeLike | None
     num_threads: SupportsIndex | None
+
+
+class Tail(PlainTail, total=False):
+    """With those of fused calls, but for `residual`, which decides about the result as well."""
+
+    activation: Activation | None
+    sum_out: Array | None
+    out_scale: float | None
+    out_zero_point: SupportsIndex
 
 
 class AxisTail(Tail, total=False):
@@ -55,14 +69,18 @@ class ChannelTail(Tail, total=False):
     channel_axis: SupportsIndex
 
 
-class RunningTail(ChannelTail, total=False):
-    """Of the norms that keep running statistics."""
+class RunningOptions(TypedDict, total=False):
+    """How running statistics are updated."""
 
     num_batches: npt.NDArray[np.int64] | None
     correction: float
     pooled: Moments | None
     nonfinite: NonFinite
     one_element: OneElement
+
+
+class RunningTail(ChannelTail, RunningOptions, total=False):
+    """Of the norms that keep running statistics."""
 
 
 _PARAMETERS = {
@@ -128,17 +146,47 @@ pooled : Moments, optional
 moments : Moments, optional
     Statistics to use instead of those of `x`,
     {sets}
+residual : array_like of float16, bfloat16, float32 or float64, optional
+    Shape of `x`. The sum of both, rounded to its dtype, is normalized instead of `x`, and returned behind y.
+activation : {"relu", "silu", "gelu", "gelu_tanh"}, optional
+    Applied after `weight` and `bias`, before the result is rounded to its dtype. The names are PyTorch's; gelu_tanh
+    is its gelu with ``approximate="tanh"``.
+out : ndarray of float16, bfloat16, float32, float64, int8 or uint8, optional
+    Where to write the result: shape of `x`, any strides, `x` itself for in-place work.
+sum_out : ndarray of float16, bfloat16, float32 or float64, optional
+    Where to write the sum with `residual`: shape of `x`, any strides, `x` or `residual` itself for in-place work. By
+    default a new array of the dtype of `x`.
+dtype : float16, bfloat16, float32, float64, int8 or uint8, optional
+    Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
+out_scale : float, optional
+    Above 0, for results of int8 or uint8, and only for them: as of `quantize`.
+out_zero_point : int, default 0
+    The integer that stands for 0 in such a result.
+return_moments : bool, default False
+    Return the statistics that were used as well.
+{num_threads}""",
+    "plain_tail": """\
+moments : Moments, optional
+    Statistics to use instead of those of `x`,
+    {sets}
 out : ndarray of float16, bfloat16, float32 or float64, optional
     Where to write the result: shape of `x`, any strides, `x` itself for in-place work.
 dtype : float16, bfloat16, float32 or float64, optional
     Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
 return_moments : bool, default False
-    Return ``(y, moments)``.
+    Return the statistics that were used as well.
 {num_threads}""",
     "num_threads": """\
 num_threads : int, optional
     As many as OpenMP would use by default, less those that other calls are using. The result does not depend on it.""",
     "returns": """\
+y : ndarray
+    `out`, or a new array of the shape and memory order of `x`.
+sum : ndarray
+    Only with `residual`: `sum_out`, or a new array of the shape and memory order of `x`.
+moments : Moments
+    Only if `return_moments`: the statistics that were used.""",
+    "plain_returns": """\
 y : ndarray
     `out`, or a new array of the shape and memory order of `x`.
 moments : Moments

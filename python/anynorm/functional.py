@@ -13,6 +13,7 @@ from anynorm._channel_backward import batch_norm_backward, group_norm_backward, 
 from anynorm._channel_norms import batch_norm, group_norm, instance_norm
 from anynorm._fold import fold_batch_norm
 from anynorm._lp_normalize import lp_normalize, lp_normalize_backward
+from anynorm._quantize import quantize
 
 __all__ = [
     "batch_norm",
@@ -31,6 +32,7 @@ __all__ = [
     "moments",
     "normalize",
     "normalize_backward",
+    "quantize",
     "rms_norm",
     "rms_norm_backward",
 ]

@@ -12,9 +12,11 @@
 
 namespace anynorm::python {
 
-/// What the keyword tail of all norms says: moments, out, dtype, return_moments, num_threads.
+/// What the keyword tail of all norms says: moments, residual, activation, out, sum_out, dtype, out_scale,
+/// out_zero_point, return_moments, num_threads; without those of fusion where a norm has none.
 struct Tail {
     GivenMoments moments;
+    py::object residual, sum;  ///< not given where x is normalized as it is
     Operand y;
     bool return_moments = false;
 };
@@ -130,19 +132,70 @@ class Arguments {
         Tail result;
         PyObject* moments = *next_++;
         if (moments != Py_None) result.moments.read(moments, named("moments"), options.given);
-        PyObject* out = *next_++;
-        result.y.array = output(x, out, *next_++, result.y.view);
+        if constexpr (requires { options.fusion; }) {
+            Fusion& fusion = options.fusion;
+            result.residual = optional_array("residual", fusion.residual);
+            fusion.activation = activation();
+            PyObject *out = *next_++, *sum = *next_++;
+            result.y.array = output(x, out, *next_++, result.y.view);
+            result.sum = sum_of(x, sum, fusion);
+            quantization(fusion);
+        } else {
+            result.y = output(x);
+        }
         result.return_moments = flag("return_moments");
         options.num_threads = num_threads();
         return result;
     }
 
+    /// out_scale and out_zero_point.
+    void quantization(Fusion& fusion) {
+        const std::optional<double> scale = optional_number("out_scale");
+        if (scale && !(*scale > 0)) throw_value_error(named("out_scale"), "above 0, got " + text(next_[-1]));
+        fusion.scale = scale.value_or(0);
+        fusion.zero_point = narrow(integer("out_zero_point"));
+    }
+
+    /// The array that `out` is, or a new one of the dtype that the caller asks for, else of that of x.
+    py::object output(const Operand& x, PyObject* out, PyObject* dtype, TensorView& view) const {
+        const DType wanted = dtype == Py_None ? DType::none : read_dtype(dtype, named("dtype"));
+        if (out == Py_None) return empty_like(x, wanted == DType::none ? x.view.dtype : wanted, view);
+        py::object array = written_array(out, named("out"), view, Elements::floats_or_bytes);
+        if (wanted != DType::none && wanted != view.dtype)
+            throw_value_error(named("out"),
+                              std::string("of dtype ") + name(wanted) + " as dtype says, got " + name(view.dtype));
+        return array;
+    }
+
   private:
+    Activation activation() {
+        PyObject* object = *next_++;
+        if (object == Py_None) return Activation::none;
+        const Argument argument = named("activation");
+        if (!PyUnicode_Check(object)) throw_type_error(argument, "to be a str or None", object);
+        for (Activation each : {Activation::relu, Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+            if (PyUnicode_CompareWithASCIIString(object, name(each)) == 0) return each;
+        }
+        std::string rest = "None, 'relu', 'silu', 'gelu' or 'gelu_tanh', got ";
+        throw_value_error(argument, rest.append("'").append(text(object)).append("'"));
+    }
+
+    /// Where to write the sum of x and a residual: a new array like x, if the caller names none.
+    py::object sum_of(const Operand& x, PyObject* out, Fusion& fusion) const {
+        if (out != Py_None) return written_array(out, named("sum_out"), fusion.sum);
+        return fusion.residual.given() ? empty_like(x, x.view.dtype, fusion.sum) : py::object();
+    }
+
     static int narrow(std::int64_t value) {
         return static_cast<int>(value < INT_MIN ? INT_MIN : value > INT_MAX ? INT_MAX : value);
     }
 
     static std::int64_t integer(PyObject* object, const Argument& argument, const char* rest) {
+        if (PyLong_CheckExact(object)) {  // in a fifth of the time
+            int overflow = 0;
+            const long value = PyLong_AsLongAndOverflow(object, &overflow);
+            if (overflow == 0) return value;
+        }
         if (!PyIndex_Check(object)) throw_type_error(argument, rest, object);
         // With no exception to raise, NumPy-style clipping: every bound that the core checks is far inside.
         const Py_ssize_t value = PyNumber_AsSsize_t(object, nullptr);
@@ -196,21 +249,12 @@ class Arguments {
         return Axes::range(static_cast<int>(kept), static_cast<int>(count));
     }
 
-    py::object output(const Operand& x, PyObject* out, PyObject* dtype, TensorView& view) const {
-        const DType wanted = dtype == Py_None ? DType::none : read_dtype(dtype, named("dtype"));
-        if (out == Py_None) return empty_like(x, wanted == DType::none ? x.view.dtype : wanted, view);
-        py::object array = written_array(out, named("out"), view);
-        if (wanted != DType::none && wanted != view.dtype)
-            throw_value_error(named("out"),
-                              std::string("of dtype ") + name(wanted) + " as dtype says, got " + name(view.dtype));
-        return array;
-    }
-
     const char* function_;
     PyObject* const* next_;
 };
 
-/// Makes the call without the GIL and returns y, or (y, Moments) where the caller asked for both.
+/// Makes the call without the GIL and returns y, with the sum and the Moments behind it where the caller asked for
+/// them.
 template <class Options, class ShapeOfSets, class Call>
 py::object run(const Tail& tail, Options& options, const ShapeOfSets& shape_of_sets, const Call& call) {
     std::optional<NewMoments> used;
@@ -219,7 +263,9 @@ py::object run(const Tail& tail, Options& options, const ShapeOfSets& shape_of_s
         const WithoutGil release(tail.y.view.size());
         call();
     }
-    if (!used) return tail.y.array;
+    const bool sums = tail.residual.ptr() != nullptr;
+    if (!used) return sums ? py::object(py::make_tuple(tail.y.array, tail.sum)) : tail.y.array;
+    if (sums) return py::make_tuple(tail.y.array, tail.sum, used->wrap());
     return py::make_tuple(tail.y.array, used->wrap());
 }
 

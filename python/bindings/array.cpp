@@ -56,10 +56,16 @@ DType dtype_of(PyObject* descr) {
             return DType::f64;
         case half_type:
             return DType::f16;
+        case Numpy::NPY_BYTE_:
+            return DType::i8;
+        case Numpy::NPY_UBYTE_:
+            return DType::u8;
         default:
             return is_bfloat16(descr) ? DType::bf16 : DType::none;
     }
 }
+
+bool is_byte(DType dtype) { return dtype == DType::i8 || dtype == DType::u8; }
 
 /// A new reference to the dtype of new arrays.
 PyObject* descr_of(DType dtype) {
@@ -70,6 +76,10 @@ PyObject* descr_of(DType dtype) {
             return numpy->PyArray_DescrFromType_(Numpy::NPY_FLOAT_);
         case DType::f64:
             return numpy->PyArray_DescrFromType_(Numpy::NPY_DOUBLE_);
+        case DType::i8:
+            return numpy->PyArray_DescrFromType_(Numpy::NPY_BYTE_);
+        case DType::u8:
+            return numpy->PyArray_DescrFromType_(Numpy::NPY_UBYTE_);
         default:
             return Py_NewRef(bfloat16.load(std::memory_order_acquire));  // somebody has named it in this call
     }
@@ -85,10 +95,10 @@ void refuse_mask(PyObject* array, const Argument& argument) {
                              argument.name);
 }
 
-void show(PyObject* object, const Argument& argument, TensorView& view) {
+void show(PyObject* object, const Argument& argument, TensorView& view, Elements allowed) {
     const ArrayFields& array = fields(object);
     view.dtype = dtype_of(array.descr);
-    if (view.dtype == DType::none)
+    if (view.dtype == DType::none || (allowed == Elements::floats && is_byte(view.dtype)))
         throw py::type_error(message(argument, std::string("of dtype ") + dtypes + ", got ") + text(array.descr));
     if (array.nd > max_rank) throw_value_error(argument, "of at most 16 axes, got " + std::to_string(array.nd));
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
@@ -121,7 +131,7 @@ py::object allocate(int rank, const py::ssize_t* shape, const py::ssize_t* strid
                                                    fortran ? Numpy::NPY_ARRAY_F_CONTIGUOUS_ : 0, nullptr);
     if (!array) throw py::error_already_set();
     auto owner = py::reinterpret_steal<py::object>(array);
-    show(array, {"", "a new array"}, view);
+    show(array, {"", "a new array"}, view, Elements::floats_or_bytes);
     return owner;
 }
 
@@ -166,7 +176,7 @@ py::object read_array(PyObject* object, const Argument& argument, TensorView& vi
             array = py::reinterpret_steal<py::object>(made);
         }
     }
-    show(array.ptr(), argument, view);
+    show(array.ptr(), argument, view, Elements::floats);
     return array;
 }
 
@@ -179,12 +189,12 @@ void refuse_half(const Argument& argument, const TensorView& view) {
         throw py::type_error(message(argument, std::string("of dtype float32 or float64, got ") + name(view.dtype)));
 }
 
-py::object written_array(PyObject* object, const Argument& argument, TensorView& view) {
+py::object written_array(PyObject* object, const Argument& argument, TensorView& view, Elements allowed) {
     if (!numpy->PyArray_Check_(object)) throw_type_error(argument, "of type numpy.ndarray", object);
     if (Py_TYPE(object) != numpy->PyArray_Type_) refuse_mask(object, argument);
     if (!(fields(object).flags & Numpy::NPY_ARRAY_WRITEABLE_))
         throw_value_error(argument, "to be writeable, got a read-only array");
-    show(object, argument, view);
+    show(object, argument, view, allowed);
     return py::reinterpret_borrow<py::object>(object);
 }
 

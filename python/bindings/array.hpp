@@ -42,8 +42,12 @@ py::object read_optional(PyObject* object, const Argument& argument, TensorView&
 /// For statistics, which change by less than a half type can tell.
 void refuse_half(const Argument& argument, const TensorView& view);
 
+/// Which element types an array may have: int8 and uint8 are for results that are quantized.
+enum class Elements : std::uint8_t { floats, floats_or_bytes };
+
 /// An ndarray to be written; anything else would be a copy that the caller never sees.
-py::object written_array(PyObject* object, const Argument& argument, TensorView& view);
+py::object written_array(PyObject* object, const Argument& argument, TensorView& view,
+                         Elements allowed = Elements::floats);
 
 /// An int64 ndarray of one element, to be counted up where `written`.
 py::object written_counter(PyObject* object, const Argument& argument, bool written, std::int64_t*& value);
@@ -54,7 +58,7 @@ std::string text(PyObject* object);
 /// The shape of x as Python prints it: "(2, 3)".
 std::string shape_text(const TensorView& x);
 
-/// The value of a `dtype=` argument.
+/// The value of a `dtype=` argument, int8 and uint8 among them.
 DType read_dtype(PyObject* object, const Argument& argument);
 
 /// A new array without values in C order.

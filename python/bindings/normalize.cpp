@@ -20,10 +20,28 @@ py::object normalize(PyObject* const* values) {
         [&] { anynorm::normalize(x.view, sets, tail.y.view, options); });
 }
 
+py::object quantize(PyObject* const* values) {
+    Arguments arguments("quantize", values);
+    Operand y;
+    y.array = arguments.array("y", y.view);
+    const double scale = arguments.number("scale");
+    const int zero_point = arguments.axis("zero_point");
+    PyObject* const dtype = arguments.raw();
+    TensorView view;
+    const py::object q = arguments.output(y, arguments.raw(), dtype, view);
+    {
+        const WithoutGil release(y.view.size());
+        anynorm::quantize(y.view, view, scale, zero_point);
+    }
+    return q;
+}
+
 PyMethodDef methods[] = {
-    method<normalize, 11>("normalize",
-                          "normalize($module, x, axis, weight, bias, eps, center, moments, out, dtype, "
-                          "return_moments, num_threads, /)\n--\n\n"),
+    method<normalize, 16>(
+        "normalize",
+        "normalize($module, x, axis, weight, bias, eps, center, moments, residual, activation, out, sum_out, dtype, "
+        "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
+    method<quantize, 5>("quantize", "quantize($module, y, scale, zero_point, dtype, out, /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -74,24 +74,29 @@ py::object batch_norm(PyObject* const* values) {
 }
 
 PyMethodDef methods[] = {
-    method<layer_norm, 11>("layer_norm",
-                           "layer_norm($module, x, normalized_shape, weight, bias, eps, axis, moments, "
-                           "out, dtype, return_moments, num_threads, /)\n--\n\n"),
-    method<rms_norm, 10>("rms_norm",
-                         "rms_norm($module, x, normalized_shape, weight, eps, axis, moments, out, dtype, "
-                         "return_moments, num_threads, /)\n--\n\n"),
-    method<group_norm, 11>("group_norm",
-                           "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, moments, "
-                           "out, dtype, return_moments, num_threads, /)\n--\n\n"),
-    method<instance_norm, 19>(
+    method<layer_norm, 16>("layer_norm",
+                           "layer_norm($module, x, normalized_shape, weight, bias, eps, axis, "
+                           "moments, residual, activation, out, sum_out, dtype, "
+                           "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
+    method<rms_norm, 15>("rms_norm",
+                         "rms_norm($module, x, normalized_shape, weight, eps, axis, "
+                         "moments, residual, activation, out, sum_out, dtype, "
+                         "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
+    method<group_norm, 16>("group_norm",
+                           "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, "
+                           "moments, residual, activation, out, sum_out, dtype, "
+                           "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
+    method<instance_norm, 24>(
         "instance_norm",
-        "instance_norm($module, x, running_mean, running_var, weight, bias, use_input_stats, "
-        "momentum, eps, channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, "
-        "return_moments, num_threads, /)\n--\n\n"),
-    method<batch_norm, 19>("batch_norm",
+        "instance_norm($module, x, running_mean, running_var, weight, bias, use_input_stats, momentum, "
+        "eps, channel_axis, num_batches, correction, pooled, nonfinite, one_element, "
+        "moments, residual, activation, out, sum_out, dtype, "
+        "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
+    method<batch_norm, 24>("batch_norm",
                            "batch_norm($module, x, running_mean, running_var, weight, bias, training, momentum, eps, "
-                           "channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, "
-                           "dtype, return_moments, num_threads, /)\n--\n\n"),
+                           "channel_axis, num_batches, correction, pooled, nonfinite, one_element, "
+                           "moments, residual, activation, out, sum_out, dtype, "
+                           "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -120,7 +120,7 @@ class Tensor {
     }
 
   private:
-    static constexpr T canary = T(-123456.5);
+    static constexpr T canary = static_cast<T>(std::is_integral_v<T> ? 77 : -123456.5);
 
     std::size_t offset(std::int64_t index) const {
         std::int64_t result = placement_.first;

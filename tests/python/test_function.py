@@ -55,8 +55,9 @@ def test_it_does_what_its_body_says(function):
     parameters = inspect.signature(function).parameters
     given = {"grad_output": grad_output, "x": x, "axis": 1, "num_groups": 2, "training": True, "num_threads": 1}
     given |= {"running_mean": np.zeros(6), "running_var": np.ones(6), "one_element": "bias"}
+    given |= {"y": x, "scale": 0.1}
     given = {name: value for name, value in given.items() if name in parameters}
-    if "x" not in parameters:  # the arrays of a layer and of a batch norm with one channel a row
+    if "bn_weight" in parameters:  # the arrays of a layer and of a batch norm with one channel a row
         names = ("bias", "running_mean", "running_var")
         given = {"weight": x, **{name: np.abs(grad_output[:, i]) for i, name in enumerate(names)}}
     required = {name: value for name, value in given.items()
@@ -67,8 +68,8 @@ def test_it_does_what_its_body_says(function):
 
     for arguments in (given, dict(reversed(given.items())), required):
         assert_same(function(**fresh(arguments)), function.__wrapped__(**fresh(arguments)))
-    positional = [given[name] for name in ("grad_output", "x", "weight") if name in given]
-    rest = {name: value for name, value in given.items() if name not in ("grad_output", "x", "weight")}
+    positional = [given[name] for name in ("grad_output", "x", "weight", "y") if name in given]
+    rest = {name: value for name, value in given.items() if name not in ("grad_output", "x", "weight", "y")}
     assert_same(function(*positional, **fresh(rest)), function(**fresh(given)))
 
 

@@ -94,6 +94,29 @@ def test_extra_memory_of_gradients(run_python):
     assert too_much == {}
 
 
+FUSED = """
+result = {}
+x, residual, total, y, q = (np.ones(shape, dtype) for dtype in (*4 * [np.float32], np.int8))
+small = np.ones((2, 32, 40, 40), np.float32)
+for norm in cases.NORMS:
+    weight, bias = norm.parameters(x)
+    norm.call(anynorm, small, *norm.parameters(small), residual=small, activation="gelu")
+    for name, options in {
+        "sum": {"residual": residual, "sum_out": total, "activation": "gelu", "out": y},
+        "8 bits": {"activation": "silu", "out": q, "out_scale": 0.1},
+    }.items():
+        result[f"{norm.name} {name}"] = extra(lambda: norm.call(anynorm, x, weight, bias, **options))
+print(json.dumps(result))
+"""
+
+
+@needs_proc
+def test_extra_memory_of_fused_calls(run_python):
+    measured = json.loads(run_python(f"{PEAK}\nshape = {SHAPE}\n{FUSED}", timeout=300))
+    assert len(measured) == 2 * len(cases.NORMS)
+    assert {name: value for name, value in measured.items() if value > 0.01 * 4 * np.prod(SHAPE)} == {}
+
+
 @needs_proc
 def test_the_measurement_sees_a_copy(run_python):
     code = f"""{PEAK}

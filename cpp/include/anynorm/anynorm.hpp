@@ -11,6 +11,7 @@
 
 #include "anynorm/batch_renorm.hpp"
 #include "anynorm/fold.hpp"
+#include "anynorm/fusion.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/lp_normalize.hpp"
 #include "anynorm/moments.hpp"

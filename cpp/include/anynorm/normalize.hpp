@@ -2,6 +2,7 @@
 // y = (x - mean_S) / sqrt(var_S + eps) * weight + bias, for any sets S and any layout.
 #pragma once
 
+#include "anynorm/fusion.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/tensor_view.hpp"
@@ -20,6 +21,8 @@ struct NormalizeOptions {
     MomentsView given{};
     /// Where to write the statistics that were used: float64 views, each optional.
     MomentsView moments{};
+    /// A sum before, an activation and a rounding to integers after, in the same pass over memory.
+    Fusion fusion{};
     /// 0 asks for as many threads as OpenMP would use. The result does not depend on it.
     int num_threads = 0;
     /// Begins every error message; a norm built on normalize() gives its own name.
@@ -34,13 +37,14 @@ struct NormalizeOptions {
 ///
 /// @param x       float16, bfloat16, float32 or float64, rank 0 to 16, any strides; read only.
 /// @param sets    which elements share statistics.
-/// @param y       float16, bfloat16, float32 or float64, shape of x, any strides without overlap; may be x itself (same
-/// view).
+/// @param y       float16, bfloat16, float32 or float64, or int8 or uint8 with fusion.scale; shape of x, any strides
+///                without overlap; may be x itself (same view).
 /// @throws std::invalid_argument for shapes, dtypes, axes or eps that do not fit, and for a y that overlaps an input
 ///         or itself; nothing has been written then.
 ///
 /// Cost: reads x once for the statistics and once more to write y (from cache where a set fits); extra memory below
-/// 1 % of x.
+/// 1 % of x. A residual is read and its sum written before the statistics are taken, a piece that a cache holds at a
+/// time; where sets have to be cut for the threads, or no cache holds them, in a pass of its own.
 void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options = {});
 
 /// The gradients of a loss, each optional.

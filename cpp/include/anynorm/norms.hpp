@@ -8,6 +8,7 @@
 
 #include <optional>
 
+#include "anynorm/fusion.hpp"
 #include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"
@@ -20,6 +21,7 @@ struct LayerNormOptions {
     TensorView weight{}, bias{};  ///< shape of x along `axes`, in ascending order of the axes
     double eps = 1e-5;
     MomentsView given{}, moments{};  ///< as in NormalizeOptions
+    Fusion fusion{};                 ///< as in NormalizeOptions
     int num_threads = 0;
 };
 
@@ -30,6 +32,7 @@ struct RmsNormOptions {
     TensorView weight{};          ///< shape of x along `axes`, in ascending order of the axes
     std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x of float64, else of float32
     MomentsView given{}, moments{};
+    Fusion fusion{};  ///< its sum is what counts for eps
     int num_threads = 0;
 };
 
@@ -41,6 +44,7 @@ struct GroupNormOptions {
     double eps = 1e-5;
     int channel_axis = 1;
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
 };
 
@@ -56,6 +60,7 @@ struct InstanceNormOptions {
     double eps = 1e-5;
     int channel_axis = 1;
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
     OneElement one_element = OneElement::raise;  ///< asked where a running variance is to be updated
 };
@@ -74,6 +79,7 @@ struct BatchNormOptions {
     double eps = 1e-5;
     int channel_axis = 1;
     MomentsView given{}, moments{};
+    Fusion fusion{};
     int num_threads = 0;
     OneElement one_element = OneElement::raise;  ///< asked when training
 };

@@ -17,11 +17,15 @@ namespace anynorm::inline ANYNORM_ABI {
 
 inline constexpr int max_rank = 16;
 
-/// Element types. `none` marks an operand that is left out.
-enum class DType : std::uint8_t { none, f32, f64, f16, bf16 };
+/// Element types. `none` marks an operand that is left out. The integers are for results that are quantized, and for
+/// nothing else.
+enum class DType : std::uint8_t { none, f32, f64, f16, bf16, i8, u8 };
 
 constexpr std::size_t size_of(DType dtype) noexcept {
     switch (dtype) {
+        case DType::i8:
+        case DType::u8:
+            return 1;
         case DType::f16:
         case DType::bf16:
             return 2;
@@ -45,6 +49,10 @@ constexpr const char* name(DType dtype) noexcept {
             return "float32";
         case DType::f64:
             return "float64";
+        case DType::i8:
+            return "int8";
+        case DType::u8:
+            return "uint8";
         case DType::none:
             break;
     }
@@ -70,9 +78,14 @@ constexpr DType dtype_of() noexcept {
         return DType::f64;
     } else if constexpr (std::is_same_v<Element, Float16>) {
         return DType::f16;
+    } else if constexpr (std::is_same_v<Element, std::int8_t>) {
+        return DType::i8;
+    } else if constexpr (std::is_same_v<Element, std::uint8_t>) {
+        return DType::u8;
     } else {
         static_assert(std::is_same_v<Element, BFloat16>,
-                      "anynorm: expected elements of type float, double, anynorm::Float16 or anynorm::BFloat16");
+                      "anynorm: expected elements of type float, double, anynorm::Float16 or anynorm::BFloat16, or "
+                      "std::int8_t or std::uint8_t for a quantized result");
         return DType::bf16;
     }
 }

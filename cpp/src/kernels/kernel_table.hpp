@@ -133,6 +133,14 @@ struct GradientRowsArgs {
     double *bias_sums, *weight_sums;  ///< n of each, to which those of the rows are added
 };
 
+/// How results of the compute type C become 8 bits: round(y / scale), at least `low` and at most `high`, plus
+/// zero_point, which makes it a value of int8 or uint8.
+template <class C>
+struct Quantization {
+    C scale, low, high;
+    std::int32_t zero_point;
+};
+
 /// The kernels for elements stored as X.
 template <class X>
 struct Kernels {
@@ -158,7 +166,22 @@ struct Kernels {
     /// n neighbouring elements to and from the compute type.
     void (*promote)(Compute<X>* to, const X* from, std::int64_t n) noexcept;
     void (*demote)(X* to, const Compute<X>* from, std::int64_t n) noexcept;
+    /// sum = x + residual, rounded once; sum may be one of them.
+    void (*add)(X* sum, const X* x, const X* residual, std::int64_t n) noexcept;
+    /// q holds int8 or uint8, as zero_point says.
+    void (*quantize)(std::uint8_t* q, const Compute<X>* y, std::int64_t n, const Quantization<Compute<X>>& to) noexcept;
 };
+
+/// Activations of float32, which everything but float64 is computed in. Indexed by ActivationIndex.
+struct ActivationKernels {
+    /// y = f(x); y may be x.
+    void (*activate[4])(float* y, const float* x, std::int64_t n) noexcept;
+    /// grad_input = grad_output * f'(x); grad_input may be one of them.
+    void (*activation_gradient[4])(float* grad_input, const float* grad_output, const float* x,
+                                   std::int64_t n) noexcept;
+};
+
+enum ActivationIndex : int { relu_index, silu_index, gelu_index, gelu_tanh_index };
 
 constexpr int affine_index(bool stat_varies, bool weight_varies, bool bias_varies) noexcept {
     return (stat_varies ? 4 : 0) + (weight_varies ? 2 : 0) + (bias_varies ? 1 : 0);
@@ -178,6 +201,7 @@ struct KernelTable {
     Kernels<double> f64;
     Kernels<F16> f16;
     Kernels<BF16> bf16;
+    ActivationKernels activations;
 };
 
 // One per instruction set, each defined by the file of that name.

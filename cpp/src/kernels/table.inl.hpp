@@ -2,9 +2,11 @@
 // Fills the kernel table of one instruction set.
 #pragma once
 
+#include "activations.inl.hpp"
 #include "affine.inl.hpp"
 #include "beside.inl.hpp"
 #include "columns.inl.hpp"
+#include "elementwise.inl.hpp"
 #include "gradient_input.inl.hpp"
 #include "gradient_rows.inl.hpp"
 #include "gradient_sums.inl.hpp"
@@ -43,11 +45,19 @@ constexpr Kernels<X> MakeKernels() {
          GradientRows<X, true, true>},
         Promote<X>,
         Demote<X>,
+        Add<X>,
+        Quantize<Compute<X>>,
     };
 }
 
 constexpr KernelTable MakeTable() {
-    return {MakeKernels<float>(), MakeKernels<double>(), MakeKernels<F16>(), MakeKernels<BF16>()};
+    return {
+        MakeKernels<float>(),
+        MakeKernels<double>(),
+        MakeKernels<F16>(),
+        MakeKernels<BF16>(),
+        {{Activate<Relu>, Activate<Silu>, Activate<Gelu>, Activate<GeluTanh>},
+         {ActivationGradient<Relu>, ActivationGradient<Silu>, ActivationGradient<Gelu>, ActivationGradient<GeluTanh>}}};
 }
 
 }  // namespace
