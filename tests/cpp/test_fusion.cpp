@@ -125,7 +125,8 @@ TEST(Fusion, Quantize) {
     std::uint8_t q[6] = {};
     quantize(view(values, {6}), view(q, {6}), 0.5, 10);
     EXPECT_EQ(std::vector<int>(q, q + 6), (std::vector<int>{8, 10, 10, 12, 210, 10}));
-    quantize(view(values, {2}, {-1}), view(q, {2}), 0.5, 10);
+    quantize(view(values + 4, {5}, {-1}), view(q, {5}), 0.5, 10);
+    EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{210, 12, 10, 10, 8}));
 }
 
 // ---- Errors ---------------------------------------------------------------------------------------------------------
