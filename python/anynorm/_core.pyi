@@ -176,7 +176,7 @@ def batch_renorm(
     return_moments: bool,
     num_threads: SupportsIndex | None,
     /,
-) -> Result: ...
+) -> Array | tuple[Array, Moments]: ...
 def update_running(
     running_mean: Array | None,
     running_var: Array | None,

@@ -27,9 +27,9 @@ inline F Select(Bits mask, F yes, F no) { return FromBits((mask & AsBits(yes)) |
 inline F Magnitude(F v) { return FromBits(AsBits(v) & 0x7fffffffU); }
 
 // NaN stays NaN.
-inline F AtMost(F v, float bound) { return Select(Less(Set(bound), v), Set(bound), v); }
-inline F AtLeast(F v, float bound) { return Select(Less(v, Set(bound)), Set(bound), v); }
-inline F Clamp(F v, float bound) { return AtLeast(AtMost(v, bound), -bound); }
+inline F CutAbove(F v, float bound) { return Select(Less(Set(bound), v), Set(bound), v); }
+inline F CutBelow(F v, float bound) { return Select(Less(v, Set(bound)), Set(bound), v); }
+inline F Clamp(F v, float bound) { return CutBelow(CutAbove(v, bound), -bound); }
 
 /// The polynomial with these coefficients, the highest first.
 template <class... Rest>
@@ -78,7 +78,7 @@ struct NormalTail {
     F t, e, ratio;
 
     explicit NormalTail(F x) {
-        t = AtMost(Magnitude(x), 16.0F);
+        t = CutAbove(Magnitude(x), 16.0F);
         // The square as a pair: its rounding alone would be 8e-6 of the exponential at t = 12.
         const F square = t * t, low = MulAdd(t, t, -square);
         e = ExpNegative(Set(-0.5F) * square, Set(-0.5F) * low);
@@ -102,7 +102,7 @@ struct Relu {
 
 struct Silu {
     // Beyond the bounds e is 0, and the bound keeps 0 times infinity away.
-    static F Value(F x) { return TimesLogistic(AtLeast(x, -128.0F), x); }
+    static F Value(F x) { return TimesLogistic(CutBelow(x, -128.0F), x); }
     static F Slope(F x) {
         const Logistic s(x);
         return s.value * MulAdd(Clamp(x, 128.0F), s.complement, Set(1.0F));
@@ -126,7 +126,7 @@ struct GeluTanh {
     static F Value(F x) {
         const F near = Clamp(x, 12.0F);  // the argument is beyond 142 there
         const F v = near * MulAdd(Set(cubic), near * near, Set(linear));
-        return TimesLogistic(AtLeast(x, -12.0F), v);
+        return TimesLogistic(CutBelow(x, -12.0F), v);
     }
     static F Slope(F x) {
         const F near = Clamp(x, 12.0F), square = near * near;
