@@ -73,7 +73,9 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The Python tests, the doctests, README, docs and examples, on the installed package."""
     install(session, ".[examples]", *group("test"))
-    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", "not native"]))
+    # The kernels that have just been compiled are looked at, instead of others.
+    built = {"ANYNORM_BUILD_DIR": str(path.resolve()) for path in Path("build").glob("wheel-*")}
+    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", "not native"]), env=built)
 
 
 @nox.session
@@ -125,7 +127,7 @@ def asan(session: nox.Session) -> None:
     }
     # The bindings and their errors. The products over layouts and types are the C++ tests', which ran above; the peaks of
     # memory would be those of the sanitizer.
-    products = ("accuracy", "backward", "bench", "bits", "halves", "layouts", "memory", "properties")
+    products = ("accuracy", "backward", "bench", "bits", "halves", "house", "layouts", "memory", "properties")
     session.run(
         "pytest",
         "-n",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of the house that no compiler checks: who includes whom, what a kernel object may hold, sizes, words.
 
-ANYNORM_BUILD_DIR names a build whose kernel objects are looked at; without it the tests compile the kernels.
+ANYNORM_BUILD_DIR names a build whose optimized kernel objects are looked at; without it the tests compile them.
 """
 
 import os
@@ -9,7 +9,6 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -120,17 +119,19 @@ NATIVE = {"x86_64": ["baseline", "avx2", "avx512"], "aarch64": ["baseline", "neo
 ISAS = NATIVE.get(platform.machine(), ["baseline"])
 
 
-def kernel_objects(isa: str, tmp: Path) -> Iterator[Path]:
+def compile_kernels(isa: str, level: str, tmp: Path) -> Path:
+    target = tmp / f"{isa}{level}.o"
+    flags = ["-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-ipa-ra"]
+    flags += ["-Wno-psabi", f"-I{SOURCE}", *ISA_FLAGS[isa]]
+    command = ["g++", level, *flags, "-c", str(KERNELS / f"{isa}.cpp"), "-o", str(target)]
+    subprocess.run(command, check=True, env={**os.environ, "LD_PRELOAD": ""})
+    return target
+
+
+def optimized_kernels(isa: str, tmp: Path) -> list[Path]:
     if given := os.environ.get("ANYNORM_BUILD_DIR"):
-        yield from Path(given).rglob(f"kernels/{isa}.cpp.o")
-        return
-    for level in ("-O0", "-O2"):
-        target = tmp / f"{isa}{level}.o"
-        flags = ["-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-ipa-ra"]
-        flags += ["-Wno-psabi", f"-I{SOURCE}", *ISA_FLAGS[isa]]
-        command = ["g++", level, *flags, "-c", str(KERNELS / f"{isa}.cpp"), "-o", str(target)]
-        subprocess.run(command, check=True, env={**os.environ, "LD_PRELOAD": ""})
-        yield target
+        return list(Path(given).rglob(f"kernels/{isa}.cpp.o"))
+    return [compile_kernels(isa, "-O2", tmp)]
 
 
 @pytest.mark.skipif(not (shutil.which("g++") and shutil.which("nm")), reason="needs g++ and nm")
@@ -138,9 +139,9 @@ def kernel_objects(isa: str, tmp: Path) -> Iterator[Path]:
 def test_kernel_objects_hold_nothing_the_linker_may_share(isa: str, tmp_path: Path) -> None:
     """A weak symbol compiled for AVX-512 that the linker keeps for everyone, or a constructor that runs before any
     dispatch, is an illegal instruction on an older CPU."""
-    objects = list(kernel_objects(isa, tmp_path))
+    objects = optimized_kernels(isa, tmp_path)
     assert objects
-    for path in objects:
+    for path in [*objects, compile_kernels(isa, "-O0", tmp_path)]:
         output = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True).stdout
         symbols = [line.split()[-2:] for line in output.splitlines()]
         assert not [name for kind, name in symbols if kind in "WwVvu"], path
@@ -156,9 +157,7 @@ def test_kernel_objects_hold_nothing_the_linker_may_share(isa: str, tmp_path: Pa
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa.startswith("avx")])
 def test_kernels_clear_the_upper_halves(isa: str, tmp_path: Path) -> None:
     """A kernel that returns without vzeroupper makes the SSE code of its caller wait, for longer than a short row."""
-    for path in kernel_objects(isa, tmp_path):
-        if path.name.endswith("-O0.o"):
-            continue
+    for path in optimized_kernels(isa, tmp_path):
         output = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout
         functions = re.split(r"^[0-9a-f]+ <(.*)>:$", output, flags=re.MULTILINE)[1:]
         kernels = dict(zip(functions[::2], functions[1::2], strict=True))
