@@ -74,8 +74,9 @@ def tests(session: nox.Session) -> None:
     """The Python tests, the doctests, README, docs and examples, on the installed package."""
     install(session, ".[examples]", *group("test"))
     # The kernels that have just been compiled are looked at, instead of others.
-    built = {"ANYNORM_BUILD_DIR": str(path.resolve()) for path in Path("build").glob("wheel-*")}
-    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", "not native"]), env=built)
+    built = next(Path("build").glob("wheel-*")).resolve()
+    arguments = session.posargs or ["-m", "not native"]
+    session.run("pytest", "-n", "auto", *arguments, env={"ANYNORM_BUILD_DIR": str(built)})
 
 
 @nox.session
