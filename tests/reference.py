@@ -183,6 +183,20 @@ def activate(name, h):
     return h * _logistic(2 * math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))
 
 
+def activation_slope(name, h):
+    """The derivative of `activate`; 0 at 0 for relu."""
+    h = np.asarray(h, np.float64)
+    if name == "relu":
+        return np.where(h > 0, 1.0, 0.0)
+    if name == "silu":
+        return _logistic(h) * (1 + h * _logistic(-h))
+    if name == "gelu":
+        below = np.where(h < 0, _upper_tail(-h), 1 - _upper_tail(h))
+        return below + h * np.exp(-(h**2) / 2) / math.sqrt(2 * math.pi)
+    v, slope = 2 * math.sqrt(2 / math.pi) * np.array([h + 0.044715 * h**3, 1 + 3 * 0.044715 * h**2])
+    return _logistic(v) * (1 + h * _logistic(-v) * slope)
+
+
 def quantize(y, scale, zero_point=0, dtype=np.int8):
     """In the arithmetic of the dtype of y, float32 at least."""
     y = y if y.dtype == np.float64 else y.astype(np.float32)

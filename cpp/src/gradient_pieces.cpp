@@ -77,17 +77,18 @@ template void make_slopes<double>(const GradientCall&, const Elements&, const Ne
 template <class A>
 void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                        const Nest& piece, Operand target, const CoefficientsOf<A>& statistics,
-                       const Sums& sums) noexcept {
+                       const Activated<A>& activated, const Sums& sums) noexcept {
     using C = kernels::Compute<A>;
     const bool weighted = weight.given();
     Tiles<A> tiles(piece, operand_set(op_x, op_grad_output),
-                   operand_set(op_cell, weighted ? op_weight : target, target));
+                   operand_set(op_cell, weighted ? op_weight : target, target) | activated.operands());
     tiles.add_input(call.x, op_x);
     tiles.add_input(call.grad_output, op_grad_output);
     for (C* coefficient : {statistics.mean, statistics.mean_lo, statistics.rstd}) {
         tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
     }
     if (weighted) tiles.add_coefficient(weight, op_weight);
+    activated.add_coefficients(tiles);
     tiles.set_target(target);
     const int index = kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight));
     const auto along = kernels.gradient_sums_row[index], down = kernels.gradient_sums_column[index];
@@ -98,11 +99,11 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
         kernel(args);
     };
     if (!tiles.varies(target)) {
-        tiles.for_each([&](const Tile<A>& of) { add(along, sums_args(of, constant_weight), of.target); });
+        activated.for_each(tiles, [&](const Tile<A>& of) { add(along, sums_args(of, constant_weight), of.target); });
         return;
     }
     if (!tiles.target_repeats()) {
-        tiles.for_each([&](const Tile<A>& of) {
+        activated.for_each(tiles, [&](const Tile<A>& of) {
             const kernels::GradientSumsArgs<A> args = sums_args(of, constant_weight);
             const std::int64_t at = of.target + of.first;
             if (of.target_row == 0) return add(down, args, at);
@@ -125,7 +126,7 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
             sums.s2[at] += s2[i];
         }
     };
-    tiles.for_each([&](const Tile<A>& of) {
+    activated.for_each(tiles, [&](const Tile<A>& of) {
         const kernels::GradientSumsArgs<A> args = sums_args(of, constant_weight);
         if (of.target_row == 0) return add_columns(of, args, 0);
         for_each_row(args,
@@ -135,11 +136,12 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
 
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
-                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, bool stream) noexcept {
+                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, const Activated<A>& activated,
+                      bool stream) noexcept {
     using C = kernels::Compute<A>;
     const bool weighted = weight.given();
     Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y),
-                   operand_set(op_cell, weighted ? op_weight : op_cell));
+                   operand_set(op_cell, weighted ? op_weight : op_cell) | activated.operands());
     tiles.add_input(call.x, op_x);
     tiles.add_input(call.grad_output, op_grad_output);
     tiles.set_output(call.grad_input, op_y);
@@ -147,11 +149,12 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
         tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
     }
     if (weighted) tiles.add_coefficient(weight, op_weight);
+    activated.add_coefficients(tiles);
     const bool streams = stream && tiles.output_direct();
     const auto kernel =
         kernels.gradient_input[kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight))];
     const C one = 1;
-    tiles.for_each([&](const Tile<A>& of) {
+    activated.for_each(tiles, [&](const Tile<A>& of) {
         kernel({of.rows, of.n, of.input[0], of.input[1], of.output, of.coefficient[0], of.coefficient[1],
                 of.coefficient[2], of.coefficient[3], weighted ? of.coefficient[4] : &one, of.input_row[0],
                 of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0, streams});
@@ -203,9 +206,9 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
 
 #define ANYNORM_INSTANTIATE(A)                                                                                        \
     template void add_gradient_sums<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&, \
-                                       Operand, const CoefficientsOf<A>&, const Sums&) noexcept;                      \
+                                       Operand, const CoefficientsOf<A>&, const Activated<A>&, const Sums&) noexcept; \
     template void write_grad_input<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,  \
-                                      const Slopes<kernels::Compute<A>>&, bool) noexcept;                             \
+                                      const Slopes<kernels::Compute<A>>&, const Activated<A>&, bool) noexcept;        \
     template void gradient_rows<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,     \
                                    const kernels::Cell*, bool, const Sums&, const Sums&) noexcept;
 ANYNORM_INSTANTIATE(float)

@@ -2,6 +2,7 @@
 // What the kernels of a backward call do with one piece.
 #pragma once
 
+#include "activated.hpp"
 #include "apply.hpp"
 #include "gradient_sums.hpp"
 #include "gradients.hpp"
@@ -24,12 +25,13 @@ void make_slopes(const GradientCall& call, const Elements& weight, const Nest& p
 template <class A>
 void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                        const Nest& piece, Operand target, const CoefficientsOf<A>& statistics,
-                       const Sums& sums) noexcept;
+                       const Activated<A>& activated, const Sums& sums) noexcept;
 
 /// Writes the grad_input of a piece. `weight` is given where it varies within the sets; elsewhere the scale holds it.
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
-                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, bool stream) noexcept;
+                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, const Activated<A>& activated,
+                      bool stream) noexcept;
 
 /// Sums and grad_input of every set of a piece, each a row of x, grad_output and grad_input that the kernel can take as
 /// it lies. The sums go to `sets`, in the order of the piece, where that is given; where `parameters` is, the gradients

@@ -178,7 +178,9 @@ class GradientRun {
 
     /// Adds the sums of a piece to those of a target, weighted or not.
     void add_sums(const Nest& piece, Operand target, bool weighted, const Sets& sets, const Sums& sums) const {
-        add_gradient_sums(kernels_, call_, weighted ? weight_ : Elements{}, piece, target, sets.statistics, sums);
+        const Activated<A> activated(kernels_, call_, weight_, sets.statistics);
+        add_gradient_sums(kernels_, call_, weighted ? weight_ : Elements{}, piece, target, sets.statistics, activated,
+                          sums);
     }
 
     /// Adds the sums of the sets of a piece to the parameters that are constant in each.
@@ -194,7 +196,8 @@ class GradientRun {
 
     void write_input(const Nest& piece, const Sets& sets) const {
         const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
-        write_grad_input(kernels_, call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, streams_);
+        const Activated<A> activated(kernels_, call_, weight_, sets.statistics);
+        write_grad_input(kernels_, call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, activated, streams_);
     }
 
     /// Gives the nest an operand that varies along whatever sets, weight or parameters do, and returns its size.
@@ -305,7 +308,7 @@ class GradientRun {
     /// Whether every set is a row that the kernel can take as it lies, with parameters that belong to the elements of
     /// a row or to whole sets.
     bool is_rows() const {
-        if (!std::is_same_v<X, A> || !plan_.rows) return false;
+        if (!std::is_same_v<X, A> || !plan_.rows || call_.activation != Activation::none) return false;
         const Loop& inner = plan_.nest.loops[plan_.nest.depth - 1];
         const auto fits = [&](const Elements& elements, Operand operand) {
             return elements.dtype == stored_as<A>() && inner.stride[operand] == 1;
@@ -473,7 +476,8 @@ void run(Plan& plan, const GradientCall& call, const kernels::KernelTable& table
     }
     if constexpr (!std::is_same_v<X, kernels::Compute<X>>) {
         const bool mixed = !all([&](const Elements& elements) { return elements.dtype == call.x.dtype; });
-        if (mixed) return GradientRun<X, kernels::Compute<X>>(plan, call, table).run();
+        if (mixed || call.activation != Activation::none)
+            return GradientRun<X, kernels::Compute<X>>(plan, call, table).run();
     }
     GradientRun<X, X>(plan, call, table).run();
 }

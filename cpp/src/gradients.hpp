@@ -2,6 +2,7 @@
 // Runs a plan backwards: sums of every set and of every parameter, gradients written.
 #pragma once
 
+#include "anynorm/fusion.hpp"
 #include "dispatch.hpp"
 #include "elements.hpp"
 #include "plan.hpp"
@@ -12,6 +13,9 @@ namespace anynorm::detail {
 /// The operands of one backward call, validated. grad_input is op_y of the plan's nest.
 struct GradientCall {
     Elements x, grad_output, weight;
+    Elements bias;  ///< read for the activation alone
+    Activation activation = Activation::none;
+    const kernels::KernelTable* table = nullptr;
     Elements grad_input, grad_weight, grad_bias;  ///< each optional
     MomentsElements given;
     double eps = 0;

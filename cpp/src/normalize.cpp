@@ -33,9 +33,7 @@ void check_in_place(const char* caller, const char* what, const TensorView& out,
 
 void check_fusion(const char* caller, const NormalizeOptions& options, const TensorView& x, const TensorView& y) {
     const Fusion& fusion = options.fusion;
-    if (fusion.activation > Activation::gelu_tanh) {
-        fail(caller, "one of the activations", "number " + std::to_string(static_cast<int>(fusion.activation)));
-    }
+    check_activation(caller, fusion.activation);
     check_quantization(caller, fusion.scale, fusion.zero_point, y.dtype);
     check_residual(caller, fusion, x);
     if (!fusion.residual.given()) return;

@@ -25,6 +25,7 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
         check_view(caller, parameter.what, parameter.view);
         check_broadcasts(caller, parameter.what, parameter.view, x);
     }
+    check_activation(caller, options.activation);
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
     const MomentsView& given = options.given;
@@ -61,6 +62,7 @@ void check_gradients(const char* caller, const TensorView& grad_output, const Te
     const Named inputs[] = {{"grad_output", grad_output},
                             {"x", x},
                             {"weight", options.weight},
+                            {"bias", options.activation == Activation::none ? TensorView{} : options.bias},
                             {"the given count", options.given.count},
                             {"the given mean", options.given.mean},
                             {"the given m2", options.given.m2}};
@@ -108,6 +110,10 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     call.x = elements_of(x);
     call.grad_output = elements_of(grad_output);
     call.weight = elements_of(options.weight);
+    call.activation = options.activation;
+    call.table = &table;
+    const bool reads_bias = options.activation != Activation::none && options.bias.given();
+    if (reads_bias) call.bias = elements_of(options.bias);
     call.grad_input = elements_of(gradients.grad_input);
     call.grad_weight = elements_of(gradients.grad_weight);
     call.grad_bias = elements_of(gradients.grad_bias);
@@ -121,6 +127,7 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     strides.set(op_grad_output, own_strides(grad_output));
     if (gradients.grad_input.given()) strides.set(op_y, own_strides(gradients.grad_input));
     if (options.weight.given()) strides.set(op_weight, broadcast_strides(options.weight, x));
+    if (reads_bias) strides.set(op_bias, broadcast_strides(options.bias, x));
     if (gradients.grad_weight.given()) strides.set(op_grad_weight, broadcast_strides(gradients.grad_weight, x));
     if (gradients.grad_bias.given()) strides.set(op_grad_bias, broadcast_strides(gradients.grad_bias, x));
     add_statistics_strides(strides, options.given, x, reduced);

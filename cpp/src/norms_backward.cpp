@@ -15,6 +15,7 @@ template <class Options>
 void pass_on(const char* caller, const Options& options, NormalizeBackwardOptions& engine) {
     engine.caller = caller;
     engine.num_threads = options.num_threads;
+    if constexpr (requires { options.fusion; }) engine.activation = options.fusion.activation;
     if (options.given.given()) engine.given = options.given;
 }
 
@@ -40,6 +41,7 @@ void channel_norm_backward(const char* caller, bool per_sample, bool input_stati
     check_running(caller, options.running, channels);
     NormalizeBackwardOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
+    place(options.bias, {channel}, x.rank, engine.bias);
     engine.eps = options.eps;
     pass_on(caller, options, engine);
     if (!input_statistics) {
@@ -65,6 +67,7 @@ void layer_norm_backward(const TensorView& grad_output, const TensorView& x, con
     check_parameter(caller, "bias", options.bias, normalized.shape, normalized.axes.size);
     NormalizeBackwardOptions engine;
     place(options.weight, normalized.axes, x.rank, engine.weight);
+    place(options.bias, normalized.axes, x.rank, engine.bias);
     engine.eps = options.eps;
     pass_on(caller, options, engine);
     normalize_backward(grad_output, x, {.reduce = normalized.axes},
@@ -103,12 +106,13 @@ void group_norm_backward(const TensorView& grad_output, const TensorView& x, std
     }
     NormalizeBackwardOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
+    place(options.bias, {channel}, x.rank, engine.bias);
     engine.eps = options.eps;
     pass_on(caller, options, engine);
     Gradients grouped = placed(caller, gradients, {channel}, &channels, x.rank);
     TensorView grouped_output = grad_output, grouped_x = x;
-    for (TensorView* view :
-         {&grouped_output, &grouped_x, &grouped.grad_input, &grouped.grad_weight, &grouped.grad_bias, &engine.weight}) {
+    for (TensorView* view : {&grouped_output, &grouped_x, &grouped.grad_input, &grouped.grad_weight, &grouped.grad_bias,
+                             &engine.weight, &engine.bias}) {
         split(*view, channel, num_groups);
     }
     normalize_backward(grouped_output, grouped_x, {.reduce = all_axes_except(grouped_x.rank, 0, channel)}, grouped,

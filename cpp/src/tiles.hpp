@@ -16,7 +16,7 @@ namespace anynorm::detail {
 template <class A>
 struct Tile {
     using C = kernels::Compute<A>;
-    static constexpr int max_inputs = 2, max_coefficients = 5;
+    static constexpr int max_inputs = 2, max_coefficients = 10;
 
     std::int64_t rows, n;
     const A* input[max_inputs];
@@ -55,6 +55,8 @@ class Tiles {
         const bool direct = elements.dtype == stored_as<C>() && (steps.constant(inner_) || steps.contiguous(inner_));
         coefficients_[coefficient_count_++] = {elements, operand, direct, steps};
     }
+    /// Tiles of one row that fit L1, for what is done to an input before the kernel reads it.
+    void limit_to_rows() { one_row_ = true; }
     void set_target(Operand operand) {
         target_ = operand;
         target_along_ = along(operand);
@@ -65,15 +67,16 @@ class Tiles {
     /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
     bool target_repeats() const { return varies(target_) && !target_along_.contiguous(inner_); }
     bool output_direct() const { return output_.direct; }
+    int coefficients() const { return coefficient_count_; }
 
     /// The place of element i of a tile in the target.
-    std::int64_t target_at(const Tile<A>& tile, std::int64_t i) const {
-        return tile.target + target_along_.at(inner_, tile.first + i);
+    std::int64_t target_at(const Tile<A>& of, std::int64_t i) const {
+        return of.target + target_along_.at(inner_, of.first + i);
     }
 
     template <class Body>
     void for_each(Body&& body) {
-        bool in_place = !output_.elements.given() || output_.direct, all_rows = true;
+        bool in_place = !one_row_ && (!output_.elements.given() || output_.direct), all_rows = true;
         for (int i = 0; i < input_count_; ++i) in_place = in_place && inputs_[i].direct;
         bool direct = in_place && !target_repeats();
         for (int i = 0; i < coefficient_count_; ++i) {
@@ -187,6 +190,7 @@ class Tiles {
     Loop rows_{1, false, {}};
     int outside_, first_inner_ = 0;  // loops of the nest
     int input_count_ = 0, coefficient_count_ = 0;
+    bool one_row_ = false;
     Operand target_ = op_x;
     Along target_along_;
     Source inputs_[Tile<A>::max_inputs], output_{{}, op_x, false};

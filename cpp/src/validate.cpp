@@ -126,6 +126,12 @@ void check_apart(const char* caller, const char* what, const TensorView& out, co
     }
 }
 
+void check_activation(const char* caller, Activation activation) {
+    if (activation > Activation::gelu_tanh) {
+        fail(caller, "one of the activations", "number " + std::to_string(static_cast<int>(activation)));
+    }
+}
+
 void check_residual(const char* caller, const Fusion& fusion, const TensorView& x) {
     if (fusion.residual.given() != fusion.sum.given()) {
         fail(caller, "residual and the sum to write, both or neither",

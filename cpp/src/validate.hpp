@@ -40,6 +40,7 @@ void check_output(const char* caller, const char* what, const TensorView& out);
 void check_apart(const char* caller, const char* what, const TensorView& out, const char* other_what,
                  const TensorView& other);
 /// A residual and a sum, both or neither, of x's shape.
+void check_activation(const char* caller, Activation activation);
 void check_residual(const char* caller, const Fusion& fusion, const TensorView& x);
 /// A scale and a zero point where the result is of integers, and only there; numbers that exist.
 void check_quantization(const char* caller, double scale, int zero_point, DType result);

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from anynorm import _core
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Axis, Lengths, Wanted, compiled, documented
+from anynorm._shared import Activation, Axis, Lengths, Wanted, compiled, documented
 
 # The bodies of these functions say what a call does and are not run: see `compiled`.
 
@@ -33,6 +33,7 @@ def normalize_backward(
     center: bool = True,
     frozen: bool = False,
     moments: Moments | None = None,
+    activation: Activation | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -55,6 +56,7 @@ def normalize_backward(
         True: `moments` are constants, as where the forward call was given statistics that are not those of `x`. No
         gradient flows through them.
     {saved_moments}
+    {undone_activation}
     {gradients}
     {num_threads}
 
@@ -97,7 +99,7 @@ def normalize_backward(
     (array([-4.,  0.,  0.,  0.]), array([4.]))
     """
     return _core.normalize_backward(
-        grad_output, x, axis, weight, bias, eps, center, frozen, moments, grad_input, grad_weight, grad_bias,
+        grad_output, x, axis, weight, bias, eps, center, frozen, moments, activation, grad_input, grad_weight, grad_bias,
         num_threads,
     )  # fmt: skip
 
@@ -119,6 +121,7 @@ def layer_norm_backward(
     *,
     axis: Axis | None = None,
     moments: Moments | None = None,
+    activation: Activation | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -136,6 +139,7 @@ def layer_norm_backward(
     {eps}
     {axis}
     {saved_moments}
+    {undone_activation}
     {gradients}
     {num_threads}
 
@@ -170,7 +174,7 @@ def layer_norm_backward(
     array([[ 2., -2.,  0.,  0.]])
     """
     return _core.layer_norm_backward(
-        grad_output, x, normalized_shape, weight, bias, eps, axis, moments, grad_input, grad_weight, grad_bias,
+        grad_output, x, normalized_shape, weight, bias, eps, axis, moments, activation, grad_input, grad_weight, grad_bias,
         num_threads,
     )  # fmt: skip
 
@@ -190,6 +194,7 @@ def rms_norm_backward(
     *,
     axis: Axis | None = None,
     moments: Moments | None = None,
+    activation: Activation | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
@@ -206,6 +211,7 @@ def rms_norm_backward(
         As in the forward call. Left out: the machine epsilon of float64 for `x` of float64, else that of float32.
     {axis}
     {saved_moments}
+    {undone_activation}
     {grad_input}
     grad_weight : bool or ndarray of float16, bfloat16, float32 or float64, optional
         Likewise for `weight`, in its shape and dtype. Left out: True if `weight` is given. True without it is the
@@ -236,5 +242,5 @@ def rms_norm_backward(
            [ 1.,  1.]])
     """
     return _core.rms_norm_backward(
-        grad_output, x, normalized_shape, weight, eps, axis, moments, grad_input, grad_weight, num_threads
+        grad_output, x, normalized_shape, weight, eps, axis, moments, activation, grad_input, grad_weight, num_threads
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from anynorm import _core
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Wanted, compiled, documented
+from anynorm._shared import Activation, Wanted, compiled, documented
 
 _ALONE = "True where the parameter is not given is the gradient of one that is 1 or 0, in the dtype of `x`."
 
@@ -32,6 +32,7 @@ def group_norm_backward(
     *,
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
+    activation: Activation | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -50,6 +51,7 @@ def group_norm_backward(
     {eps}
     {channel_axis}
     {saved_moments}
+    {undone_activation}
     {gradients}
     {num_threads}
 
@@ -75,7 +77,7 @@ def group_norm_backward(
     array([[ 2., -2.,  0.,  0.,  0., -2.,  0.,  2.]])
     """
     return _core.group_norm_backward(
-        grad_output, x, num_groups, weight, bias, eps, channel_axis, moments, grad_input, grad_weight, grad_bias,
+        grad_output, x, num_groups, weight, bias, eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias,
         num_threads,
     )  # fmt: skip
 
@@ -101,6 +103,7 @@ def instance_norm_backward(
     *,
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
+    activation: Activation | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -122,6 +125,7 @@ def instance_norm_backward(
     {eps}
     {channel_axis}
     {saved_moments}
+    {undone_activation}
     {gradients}
     {num_threads}
 
@@ -150,7 +154,7 @@ def instance_norm_backward(
     """
     return _core.instance_norm_backward(
         grad_output, x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis, moments,
-        grad_input, grad_weight, grad_bias, num_threads,
+        activation, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip
 
 
@@ -175,6 +179,7 @@ def batch_norm_backward(
     *,
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
+    activation: Activation | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -196,6 +201,7 @@ def batch_norm_backward(
     {eps}
     {channel_axis}
     {saved_moments}
+    {undone_activation}
     {gradients}
     {num_threads}
 
@@ -227,5 +233,5 @@ def batch_norm_backward(
     """
     return _core.batch_norm_backward(
         grad_output, x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, moments,
-        grad_input, grad_weight, grad_bias, num_threads,
+        activation, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip

@@ -208,6 +208,10 @@ moments : Moments, optional
     What the forward call returned with ``return_moments=True``,
     {sets}
     Left out: computed again from `x`.""",
+    "undone_activation": """\
+activation : {"relu", "silu", "gelu", "gelu_tanh"}, optional
+    That of the forward call, of whose result `grad_output` is the gradient. `x` is what was normalized: the sum, if
+    there was a residual, whose gradient is `grad_input` as well.""",
     "grad_input": """\
 grad_input : bool or ndarray of float16, bfloat16, float32 or float64, default True
     Whether to compute the gradient of `x`, into a new array of its shape, dtype and memory order; or the array to write

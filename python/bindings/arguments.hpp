@@ -148,6 +148,18 @@ class Arguments {
         return result;
     }
 
+    Activation activation() {
+        PyObject* object = *next_++;
+        if (object == Py_None) return Activation::none;
+        const Argument argument = named("activation");
+        if (!PyUnicode_Check(object)) throw_type_error(argument, "to be a str or None", object);
+        for (Activation each : {Activation::relu, Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+            if (PyUnicode_CompareWithASCIIString(object, name(each)) == 0) return each;
+        }
+        std::string rest = "None, 'relu', 'silu', 'gelu' or 'gelu_tanh', got ";
+        throw_value_error(argument, rest.append("'").append(text(object)).append("'"));
+    }
+
     /// out_scale and out_zero_point.
     void quantization(Fusion& fusion) {
         const std::optional<double> scale = optional_number("out_scale");
@@ -168,18 +180,6 @@ class Arguments {
     }
 
   private:
-    Activation activation() {
-        PyObject* object = *next_++;
-        if (object == Py_None) return Activation::none;
-        const Argument argument = named("activation");
-        if (!PyUnicode_Check(object)) throw_type_error(argument, "to be a str or None", object);
-        for (Activation each : {Activation::relu, Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
-            if (PyUnicode_CompareWithASCIIString(object, name(each)) == 0) return each;
-        }
-        std::string rest = "None, 'relu', 'silu', 'gelu' or 'gelu_tanh', got ";
-        throw_value_error(argument, rest.append("'").append(text(object)).append("'"));
-    }
-
     /// Where to write the sum of x and a residual: a new array like x, if the caller names none.
     py::object sum_of(const Operand& x, PyObject* out, Fusion& fusion) const {
         if (out != Py_None) return written_array(out, named("sum_out"), fusion.sum);

@@ -53,6 +53,11 @@ class Backward {
     void read_tail(Options& options, const std::optional<Shape>& shape) {
         PyObject* moments = arguments.raw();
         if (moments != Py_None) moments_.read(moments, arguments.named("moments"), options.given);
+        if constexpr (requires { options.fusion; }) {
+            options.fusion.activation = arguments.activation();
+        } else if constexpr (requires { options.activation; }) {
+            options.activation = arguments.activation();
+        }
         read_grad_input();
         grad_weight_ = read_gradient("grad_weight", options.weight, shape, gradients.grad_weight);
         if constexpr (requires { options.bias; })
@@ -213,30 +218,31 @@ py::object batch_renorm_backward(PyObject* const* values) {
 }
 
 PyMethodDef methods[] = {
-    method<normalize_backward, 13>(
-        "normalize_backward",
-        "normalize_backward($module, grad_output, x, axis, weight, bias, eps, center, frozen, moments, grad_input, "
-        "grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<layer_norm_backward, 12>(
-        "layer_norm_backward",
-        "layer_norm_backward($module, grad_output, x, normalized_shape, weight, bias, eps, axis, moments, grad_input, "
-        "grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<rms_norm_backward, 10>(
-        "rms_norm_backward",
-        "rms_norm_backward($module, grad_output, x, normalized_shape, weight, eps, axis, moments, grad_input, "
-        "grad_weight, num_threads, /)\n--\n\n"),
-    method<group_norm_backward, 12>(
-        "group_norm_backward",
-        "group_norm_backward($module, grad_output, x, num_groups, weight, bias, eps, channel_axis, moments, "
-        "grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<instance_norm_backward, 15>(
+    method<normalize_backward, 14>("normalize_backward",
+                                   "normalize_backward($module, grad_output, x, axis, weight, bias, eps, center, "
+                                   "frozen, moments, activation, grad_input, "
+                                   "grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+    method<layer_norm_backward, 13>("layer_norm_backward",
+                                    "layer_norm_backward($module, grad_output, x, normalized_shape, weight, bias, eps, "
+                                    "axis, moments, activation, grad_input, "
+                                    "grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+    method<rms_norm_backward, 11>("rms_norm_backward",
+                                  "rms_norm_backward($module, grad_output, x, normalized_shape, weight, eps, axis, "
+                                  "moments, activation, grad_input, "
+                                  "grad_weight, num_threads, /)\n--\n\n"),
+    method<group_norm_backward, 13>("group_norm_backward",
+                                    "group_norm_backward($module, grad_output, x, num_groups, weight, bias, eps, "
+                                    "channel_axis, moments, activation, "
+                                    "grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+    method<instance_norm_backward, 16>(
         "instance_norm_backward",
         "instance_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, use_input_stats, "
-        "momentum, eps, channel_axis, moments, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<batch_norm_backward, 15>(
+        "momentum, eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, "
+        "/)\n--\n\n"),
+    method<batch_norm_backward, 16>(
         "batch_norm_backward",
         "batch_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
-        "eps, channel_axis, moments, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+        "eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
     method<batch_renorm_backward, 17>(
         "batch_renorm_backward",
         "batch_renorm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "

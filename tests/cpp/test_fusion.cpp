@@ -184,6 +184,11 @@ const Refused refused[] = {
      [](Arrays& a) { a.norm({.scale = 1}); }},
     {"x_of_bytes", "layer_norm: expected x of dtype float16, bfloat16, float32 or float64, got int8",
      [](Arrays& a) { layer_norm(a.q_view(), a.y_view(), {1}); }},
+    {"gradient_activation", "layer_norm_backward: expected one of the activations, got number 9",
+     [](Arrays& a) {
+         layer_norm_backward(a.x_view(), a.x_view(), {1}, {.grad_input = a.y_view()},
+                             {.fusion = {.activation = static_cast<Activation>(9)}});
+     }},
     {"gradient_of_bytes",
      "layer_norm_backward: expected grad_input of dtype float16, bfloat16, float32 or float64, got int8",
      [](Arrays& a) { layer_norm_backward(a.x_view(), a.x_view(), {1}, {.grad_input = a.q_view()}); }},
@@ -195,6 +200,42 @@ const Refused refused[] = {
     {"quantize_shape", "quantize: expected output of shape (4, 6), got (24,)",
      [](Arrays& a) { quantize(a.x_view(), view(a.q, {24}), 1); }},
 };
+
+/// The sum of grad_output * layer_norm(x), activated.
+double loss(Tensor<double>& x, Tensor<double>& grad_output, const LayerNormOptions& options) {
+    Tensor<double> y({4, 70});
+    layer_norm(x.view(), y.view(), {1}, options);
+    double sum = 0;
+    for (std::int64_t i = 0; i < 4 * 70; ++i) sum += grad_output[i] * y[i];
+    return sum;
+}
+
+TEST(Fusion, GradientsGoThroughActivations) {
+    for (Activation activation : {Activation::relu, Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+        Random random(8);
+        Tensor<double> x({4, 70}), grad_output({4, 70}), weight({70}), bias({70}), grad_input({4, 70}), grad_bias({70});
+        for (Tensor<double>* each : {&x, &grad_output, &weight, &bias}) {
+            each->fill([&](std::int64_t) { return random.uniform(-2, 2); });
+        }
+        const LayerNormOptions options{
+            .weight = weight.view(), .bias = bias.view(), .fusion = {.activation = activation}};
+        layer_norm_backward(grad_output.view(), x.view(), {1},
+                            {.grad_input = grad_input.view(), .grad_bias = grad_bias.view()}, options);
+        constexpr double step = 1e-6;
+        for (std::int64_t i : {0, 77, 279}) {
+            const double at = x[i];
+            x[i] = at + step;
+            const double above = loss(x, grad_output, options);
+            x[i] = at - step;
+            EXPECT_NEAR((above - loss(x, grad_output, options)) / (2 * step), grad_input[i], 1e-7) << name(activation);
+            x[i] = at;
+        }
+        bias[3] += step;
+        const double above = loss(x, grad_output, options);
+        bias[3] -= 2 * step;
+        EXPECT_NEAR((above - loss(x, grad_output, options)) / (2 * step), grad_bias[3], 1e-7) << name(activation);
+    }
+}
 
 TEST(Fusion, Refuses) {
     for (const Refused& each : refused) {

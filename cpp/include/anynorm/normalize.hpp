@@ -56,7 +56,8 @@ struct Gradients {
 };
 
 struct NormalizeBackwardOptions {
-    /// As in the forward call. Of bias only the shape is looked at, which grad_bias must have.
+    /// As in the forward call. Of bias only the shape is looked at, which grad_bias must have, unless there is an
+    /// activation.
     TensorView weight{}, bias{};
     double eps = 1e-5;
     bool center = true;
@@ -65,6 +66,9 @@ struct NormalizeBackwardOptions {
     MomentsView given{};
     /// The statistics are constants, as those of batch norm are in inference: no gradient flows through them.
     bool frozen = false;
+    /// That of the forward call: grad_output is the gradient of its result, and x is what was normalized (the sum, if
+    /// there was a residual, whose gradient is grad_input as well).
+    Activation activation = Activation::none;
     int num_threads = 0;
     const char* caller = "normalize_backward";
 };
@@ -74,6 +78,9 @@ struct NormalizeBackwardOptions {
 ///
 ///     grad_input  = rstd * (g - mean(g) - xhat * mean(g * xhat))
 ///     grad_weight = sum(grad_output * xhat)        grad_bias = sum(grad_output)
+///
+/// With an activation f, f'(xhat * weight + bias) * grad_output takes the place of grad_output, formed in cache of the
+/// compute type wherever it is read.
 ///
 /// All sums are taken in float64, in an order that the number of threads does not change.
 ///
