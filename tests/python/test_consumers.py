@@ -29,6 +29,10 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+# The flags of all other builds, so that ccache has their kernels.
+LIBRARY = "-DANYNORM_WERROR=ON"
+
+
 def build(source: Path, where: Path, *options: str) -> Path:
     run("cmake", "-S", source, "-B", where, "-DCMAKE_BUILD_TYPE=Release", *options)
     run("cmake", "--build", where, "--parallel", "2")
@@ -40,7 +44,7 @@ def says_hello(program: Path, **environment: str) -> None:
 
 
 def install(tmp: Path, *options: str) -> Path:
-    where = build(ROOT, tmp / "build", "-DANYNORM_TESTS=OFF", *options)
+    where = build(ROOT, tmp / "build", LIBRARY, "-DANYNORM_TESTS=OFF", *options)
     run("cmake", "--install", where, "--prefix", tmp / "prefix")
     return tmp / "prefix"
 
@@ -69,11 +73,11 @@ def test_find_package_refuses_another_minor_version(prefix: Path, tmp_path: Path
 
 
 def test_add_subdirectory(tmp_path: Path) -> None:
-    says_hello(build(CONSUME / "add_subdirectory", tmp_path) / "consume")
+    says_hello(build(CONSUME / "add_subdirectory", tmp_path, LIBRARY) / "consume")
 
 
 def test_without_openmp(tmp_path: Path) -> None:
-    program = build(CONSUME / "add_subdirectory", tmp_path, "-DANYNORM_OPENMP=OFF") / "consume"
+    program = build(CONSUME / "add_subdirectory", tmp_path, LIBRARY, "-DANYNORM_OPENMP=OFF") / "consume"
     says_hello(program)
     assert "gomp" not in run("ldd", program)
 
