@@ -88,7 +88,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def cpp(session: nox.Session) -> None:
-    """The C++ tests on every instruction set: optimized, then the smallest build, then a shared library."""
+    """The C++ tests on every instruction set: optimized, then the smallest build, then norms in a shared library."""
     for preset in session.posargs or ["release", "scalar", "shared"]:
         workflow(session, preset)
 
@@ -141,7 +141,7 @@ def asan(session: nox.Session) -> None:
 
 @nox.session
 def tsan(session: nox.Session) -> None:
-    """C++ tests under the thread sanitizer."""
+    """The C++ tests that bring threads of their own, under the thread sanitizer."""
     workflow(session, "tsan")
 
 
