@@ -187,4 +187,4 @@ print(held, resident() - before)
 """
     held, left = (int(number) for number in run_python(code).split())
     assert held > 60 * 2**20
-    assert left < 4 * 2**20
+    assert left < 8 * 2**20  # code and stacks that are in use since the call, twice as much under a sanitizer
