@@ -136,8 +136,7 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
 
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
-                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, const Activated<A>& activated,
-                      bool stream) noexcept {
+                      const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept {
     using C = kernels::Compute<A>;
     const bool weighted = weight.given();
     Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y),
@@ -208,7 +207,7 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
     template void add_gradient_sums<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&, \
                                        Operand, const CoefficientsOf<A>&, const Activated<A>&, const Sums&) noexcept; \
     template void write_grad_input<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,  \
-                                      const Slopes<kernels::Compute<A>>&, const Activated<A>&, bool) noexcept;        \
+                                      const SlopesOf<A>&, const Activated<A>&, bool) noexcept;                        \
     template void gradient_rows<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,     \
                                    const kernels::Cell*, bool, const Sums&, const Sums&) noexcept;
 ANYNORM_INSTANTIATE(float)

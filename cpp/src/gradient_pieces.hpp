@@ -15,6 +15,8 @@ template <class C>
 struct Slopes {
     C *mean, *slope, *offset, *scale;
 };
+template <class A>
+using SlopesOf = Slopes<kernels::Compute<A>>;
 
 /// Slope, offset and scale of every set of a piece from its sums. `weight` is given where it is constant in each.
 template <class C>
@@ -30,8 +32,7 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
 /// Writes the grad_input of a piece. `weight` is given where it varies within the sets; elsewhere the scale holds it.
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
-                      const Nest& piece, const Slopes<kernels::Compute<A>>& sets, const Activated<A>& activated,
-                      bool stream) noexcept;
+                      const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept;
 
 /// Sums and grad_input of every set of a piece, each a row of x, grad_output and grad_input that the kernel can take as
 /// it lies. The sums go to `sets`, in the order of the piece, where that is given; where `parameters` is, the gradients
