@@ -5,6 +5,7 @@
 
 #include "activations.hpp"
 #include "dispatch.hpp"
+#include "inner_loop.hpp"
 
 namespace anynorm::detail {
 namespace {
@@ -19,10 +20,9 @@ void quantize_run(const kernels::KernelTable& table, const Elements& to, std::in
     const auto quantize = kernels_for<C>(table).quantize;
     auto* const q = static_cast<std::uint8_t*>(to.data) + offset;
     if (stride == 1) return quantize(q, from, n, how);
-    constexpr std::int64_t length = 512;
-    std::uint8_t packed[length];
-    for (std::int64_t first = 0; first < n; first += length) {
-        const std::int64_t count = std::min(length, n - first);
+    std::uint8_t packed[tile];
+    for (std::int64_t first = 0; first < n; first += tile) {
+        const std::int64_t count = std::min(tile, n - first);
         quantize(packed, from + first, count, how);
         copy_strided(q + first * stride, stride, static_cast<const std::uint8_t*>(packed), 1, count);
     }

@@ -10,7 +10,7 @@
 
 namespace anynorm::detail {
 
-// Eight buffers of 512 float64 are 32 KB: operands that a kernel cannot read in place pass through L1.
+// A buffer of 512 float64 is 4 KB: the operands that a kernel cannot read in place pass through L1.
 inline constexpr std::int64_t tile = 512;
 // An inner loop below two packs is joined with its neighbours where x and y allow it. Rows that share coefficients and
 // are written past the caches are joined up to a tile: the lines that two rows share would be read and written twice.

@@ -5,6 +5,7 @@
 #include "anynorm/fusion.hpp"
 #include "dispatch.hpp"
 #include "epilogue.hpp"
+#include "inner_loop.hpp"
 #include "layout.hpp"
 #include "validate.hpp"
 
@@ -15,7 +16,6 @@ using namespace detail;
 
 template <class C>
 void quantize_as(const Elements& from, const Elements& to, const Nest& nest, const Epilogue& epilogue) {
-    constexpr std::int64_t tile = 512;
     C values[tile];
     Loop inner{1, false, {}};
     if (nest.depth > 0) inner = nest.loops[nest.depth - 1];

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "dispatch.hpp"
+#include "inner_loop.hpp"
 
 namespace anynorm::detail {
 namespace {
@@ -12,10 +13,9 @@ namespace {
 template <class C>
 void add_converted(const kernels::KernelTable& table, const ResidualSum& operands, const Loop& inner,
                    const std::int64_t* offset) {
-    constexpr std::int64_t length = 512;
-    C terms[2][length];
-    for (std::int64_t first = 0; first < inner.n; first += length) {
-        const std::int64_t n = std::min(length, inner.n - first);
+    C terms[2][tile];
+    for (std::int64_t first = 0; first < inner.n; first += tile) {
+        const std::int64_t n = std::min(tile, inner.n - first);
         const auto start = [&](Operand operand) { return offset[operand] + first * inner.stride[operand]; };
         load(table, terms[0], operands.input, start(op_input), inner.stride[op_input], n);
         load(table, terms[1], operands.residual, start(op_residual), inner.stride[op_residual], n);
