@@ -50,14 +50,14 @@ template <class X, bool weight_varies, bool parameters>
     if (i < n) {
         const std::int64_t count = n - i;
         const Pack<double> last_x = PackLoadPromoteN(x + i, count, Compute<X>(0));
-        Pack<double> g = PackLoadPromoteN(dy + i, count, Compute<X>(0)), d, weighted_d;
+        Pack<double> g = PackLoadPromoteN(dy + i, count, Compute<X>(0)), d, xhat;
         ANYNORM_UNROLL for (int piece = 0; piece < Pack<double>::pieces; ++piece) {
             d.piece[piece] = Deviation<X>(last_x.piece[piece], mean, mean_lo);
-            weighted_d.piece[piece] = d.piece[piece] * rstd;
+            xhat.piece[piece] = d.piece[piece] * rstd;
         }
         if constexpr (parameters) {
             PackStoreN(bias_sums + i, count, PackLoadN(bias_sums + i, count) + g);
-            PackStoreN(weight_sums + i, count, PackMulAdd(g, weighted_d, PackLoadN(weight_sums + i, count)));
+            PackStoreN(weight_sums + i, count, PackMulAdd(g, xhat, PackLoadN(weight_sums + i, count)));
         }
         if constexpr (weight_varies) g = g * PackLoadPromoteN(weight + i, count, Compute<X>(0));
         s1 = PackAccumulate(s1, g);
