@@ -81,6 +81,41 @@ TEST_P(SlowStreamed, ResultsHaveTheBitsOfThoseInPlace) {
     }
 }
 
+/// Those of every kind: grad_input past the caches, and over grad_output, where it is not.
+TEST_P(SlowStreamed, GradientsHaveTheBitsOfThoseInPlace) {
+    const auto& [name, shape, reduce, parameters] = GetParam();
+    Axes axes;
+    for (int axis : reduce) axes.values[axes.size++] = axis;
+    const std::size_t size = static_cast<std::size_t>(size_of(shape));
+    std::vector<float> x(size), grad_output(size), grad_input(size + 32);
+    Random random(18);
+    for (float& value : x) value = static_cast<float>(3 + random.unit());
+    for (float& value : grad_output) value = static_cast<float>(random.unit());
+    Tensor<float> weight(parameters), grad_weight(parameters), grad_bias(parameters);
+    weight.fill([&](std::int64_t) { return random.uniform(0.5, 2); });
+    const std::span<const std::int64_t> lengths(shape);
+    NormalizeBackwardOptions options{.weight = weight.view()};
+
+    std::vector<float> in_place = grad_output;
+    normalize_backward(view(in_place.data(), lengths), view(x.data(), lengths), {axes},
+                       {view(in_place.data(), lengths), grad_weight.view(), grad_bias.view()}, options);
+    const std::vector<float> of_weight = grad_weight.values(), of_bias = grad_bias.values();
+    const std::size_t to_line = (64 - reinterpret_cast<std::uintptr_t>(grad_input.data()) % 64) % 64 / sizeof(float);
+    for (std::size_t offset : {to_line, std::size_t{0}, std::size_t{1}, std::size_t{13}}) {
+        options.num_threads = offset == 1 ? 2 : 1;
+        std::fill(grad_input.begin(), grad_input.end(), -1.0F);
+        normalize_backward(view(grad_output.data(), lengths), view(x.data(), lengths), {axes},
+                           {view(grad_input.data() + offset, lengths), grad_weight.view(), grad_bias.view()}, options);
+        std::int64_t wrong = 0;
+        for (std::size_t i = 0; i < size; ++i) wrong += bits(grad_input[offset + i]) != bits(in_place[i]) ? 1 : 0;
+        EXPECT_EQ(wrong, 0) << "at offset " << offset;
+        for (std::size_t i = 0; i < offset; ++i) EXPECT_EQ(grad_input[i], -1.0F);
+        for (std::size_t i = offset + size; i < grad_input.size(); ++i) EXPECT_EQ(grad_input[i], -1.0F);
+        EXPECT_EQ(different_bits(grad_weight.values(), of_weight), 0);
+        EXPECT_EQ(different_bits(grad_bias.values(), of_bias), 0);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(, SlowStreamed, testing::ValuesIn(streamed),
                          [](const auto& info) { return std::string(info.param.name); });
 
