@@ -73,10 +73,6 @@ using namespace detail;
 /// The engine writes sums of ours; the gradients made of them are the caller's, and not seen by its checks.
 void check_parameter_gradients(const char* caller, const TensorView& grad_output, const TensorView& x,
                                const Gradients& gradients, const BatchRenormOptions& options) {
-    struct Named {
-        const char* what;
-        const TensorView& view;
-    };
     for (const Named& output : {Named{"grad_weight", gradients.grad_weight}, Named{"grad_bias", gradients.grad_bias}}) {
         if (!output.view.given()) continue;
         check_output(caller, output.what, output.view);

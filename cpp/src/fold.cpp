@@ -20,11 +20,6 @@ using namespace detail;
 
 constexpr const char* caller = "fold_batch_norm";
 
-struct Named {
-    const char* what;
-    const TensorView& view;
-};
-
 /// Where the output channels are: `groups` blocks of axis `outer` (which is the channel axis itself where all of them
 /// lie there), times the axis `channel`.
 struct Channels {

@@ -11,11 +11,6 @@ namespace {
 
 using namespace detail;
 
-struct Named {
-    const char* what;
-    const TensorView& view;
-};
-
 void check_inputs(const char* caller, const TensorView& grad_output, const TensorView& x, AxisSet reduced,
                   const NormalizeBackwardOptions& options) {
     check_view(caller, "grad_output", grad_output);

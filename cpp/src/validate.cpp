@@ -8,14 +8,6 @@
 #include "overlap.hpp"
 
 namespace anynorm::detail {
-namespace {
-
-struct NamedView {
-    const char* what;
-    const TensorView& view;
-};
-
-}  // namespace
 
 void fail(const char* caller, const std::string& expected, const std::string& got) {
     throw std::invalid_argument(std::string(caller) + ": expected " + expected + ", got " + got);
@@ -137,7 +129,7 @@ void check_residual(const char* caller, const Fusion& fusion, const TensorView& 
         fail(caller, "residual and the sum to write, both or neither",
              fusion.residual.given() ? "residual alone" : "sum alone");
     }
-    for (const NamedView& named : {NamedView{"residual", fusion.residual}, NamedView{"sum", fusion.sum}}) {
+    for (const Named& named : {Named{"residual", fusion.residual}, Named{"sum", fusion.sum}}) {
         if (!named.view.given()) continue;
         check_view(caller, named.what, named.view);
         check_shape(caller, named.what, named.view, x.shape, x.rank);
@@ -175,8 +167,8 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
         all[axis] = is_reduced ? 1 : x.shape[axis];
         if (!is_reduced) kept[rank++] = x.shape[axis];
     }
-    for (const NamedView& named : {NamedView{"moments.count", views.count}, NamedView{"moments.mean", views.mean},
-                                   NamedView{"moments.m2", views.m2}}) {
+    for (const Named& named :
+         {Named{"moments.count", views.count}, Named{"moments.mean", views.mean}, Named{"moments.m2", views.m2}}) {
         if (!named.view.given()) continue;
         check_statistic(caller, named.what, named.view);
         if (named.view.rank == x.rank) {
@@ -190,7 +182,7 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
 void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced) {
     if (!out.given()) return;
     check_statistics(caller, out, x, reduced);
-    const NamedView views[] = {{"moments.count", out.count}, {"moments.mean", out.mean}, {"moments.m2", out.m2}};
+    const Named views[] = {{"moments.count", out.count}, {"moments.mean", out.mean}, {"moments.m2", out.m2}};
     for (int i = 0; i < 3; ++i) {
         if (!views[i].view.given()) continue;
         if (views[i].view.dtype != DType::f64) {

@@ -12,6 +12,12 @@
 
 namespace anynorm::detail {
 
+/// An operand as messages call it.
+struct Named {
+    const char* what;
+    const TensorView& view;
+};
+
 [[noreturn, gnu::cold]] void fail(const char* caller, const std::string& expected, const std::string& got);
 
 /// "(2, 3)", "(5,)", "()": as NumPy prints shapes.
@@ -39,8 +45,8 @@ void check_threads(const char* caller, int num_threads);
 void check_output(const char* caller, const char* what, const TensorView& out);
 void check_apart(const char* caller, const char* what, const TensorView& out, const char* other_what,
                  const TensorView& other);
-/// A residual and a sum, both or neither, of x's shape.
 void check_activation(const char* caller, Activation activation);
+/// A residual and a sum, both or neither, of x's shape.
 void check_residual(const char* caller, const Fusion& fusion, const TensorView& x);
 /// A scale and a zero point where the result is of integers, and only there; numbers that exist.
 void check_quantization(const char* caller, double scale, int zero_point, DType result);

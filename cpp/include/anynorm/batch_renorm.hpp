@@ -25,8 +25,8 @@ struct BatchRenormOptions {
 /// Batch norm whose training result is corrected towards the running statistics (Ioffe, arXiv:1702.03275):
 ///
 ///     y = ((x - mean) * rstd * r + d) * weight + bias
-///     r = clip(sigma / running_sigma, 1 / r_max, r_max)        d = clip((mean - running_mean) / running_sigma, -d_max,
-///     d_max)
+///     r = clip(sigma / running_sigma, 1 / r_max, r_max)
+///     d = clip((mean - running_mean) / running_sigma, -d_max, d_max)
 ///
 /// with sigma = sqrt(var + eps) and the running statistics as they are before the update. Where nothing is clipped, y
 /// is what inference gives. With r_max 1 and d_max 0 it is batch_norm(), to the bit, as it is without training.

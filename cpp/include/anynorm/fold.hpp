@@ -31,12 +31,9 @@ struct FoldBatchNormOptions {
 /// @param weight         float16, bfloat16, float32 or float64, rank 1 to 16 (2 to 15 with `transpose`), any strides.
 /// @param mean, var      shape (C), float32 or float64: the running statistics, or any others.
 /// @param folded_weight  shape of weight, any of the four dtypes, any strides without overlap; may be weight itself.
-/// @param folded_bias    shape (C), likewise; may be the layer's bias itself. Never left out: a layer without a bias
-/// gets
-///                       one.
+/// @param folded_bias    shape (C), likewise; may be the layer's bias itself. A layer without a bias gets one.
 /// @throws std::invalid_argument for shapes, dtypes, groups, axes or eps that do not fit, and for an output that
-/// overlaps
-///         another operand or itself; nothing has been written then.
+///         overlaps another operand or itself; nothing has been written then.
 ///
 /// Cost: one pass over weight on the calling thread, and a float64 for every channel.
 ///

@@ -33,8 +33,8 @@ struct LpNormalizeOptions {
 /// Peer: torch.nn.functional.normalize(x, p, dim, eps), whose values these are.
 void lp_normalize(const TensorView& x, const TensorView& y, const Axes& axes, const LpNormalizeOptions& options = {});
 
-/// The gradient of lp_normalize() for grad_output, the gradient of its y. With n = ||x_S||_p and s = sum_S(grad_output
-/// * y):
+/// The gradient of lp_normalize() for grad_output, the gradient of its y. With n = ||x_S||_p and
+/// s = sum_S(grad_output * y):
 ///
 ///     grad_input = (grad_output - s * g(x)) / n        g = sign(x)  |  x / n  |  sign(x) / ties where |x| = n, else 0
 ///

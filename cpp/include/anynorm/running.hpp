@@ -68,7 +68,7 @@ struct RunningUpdate {
 /// @throws std::invalid_argument for shapes, dtypes and numbers that do not fit, for no momentum without num_batches,
 ///         and for outputs that overlap; nothing has been written then.
 /// @throws std::range_error for moments that are not finite, if NonFinite::raise says so; nothing has been written
-/// then.
+///         then.
 RunningUpdate update_running(const RunningStatistics& running, const MomentsView& moments,
                              OneElement one_element = OneElement::raise);
 
