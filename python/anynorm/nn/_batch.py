@@ -62,6 +62,7 @@ class BatchNorm(RunningNorm):
     ------
     TypeError
         If `dtype` is another one.
+
     Notes
     -----
     Input of shape (N, C, ...), or with C where `channel_axis` says; in training with more than one element per channel.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ class Saved(NamedTuple):
     """Whether they were running statistics, through which no gradient flows."""
 
 
-class Norm(Layer):
+class Norm(Layer, ABC):
     """A layer of one norm; the subclasses say which."""
 
     parameter_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -110,14 +111,17 @@ class Norm(Layer):
             self.grad_bias += gradients.grad_bias
         return cast(Array, gradients.grad_input)
 
+    @abstractmethod
     def _forward(self, x: Array) -> tuple[Array, Saved]:
-        raise NotImplementedError
+        """Normalize `x`, whose shape fits."""
 
+    @abstractmethod
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
-        raise NotImplementedError
+        """Compute all gradients that the layer has."""
 
+    @abstractmethod
     def _check_shape(self, shape: tuple[int, ...]) -> None:
-        raise NotImplementedError
+        """Refuse the shape of an input that does not fit the layer."""
 
     def _refuse(self, expected: str, shape: tuple[int, ...]) -> ValueError:
         return ValueError(f"{type(self).__name__}: expected x with {expected}, got shape {shape}")
