@@ -40,7 +40,7 @@ bool is_wide(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
 bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
 bool is_integer(DType dtype) { return dtype == DType::i8 || dtype == DType::u8; }
 
-const char* dtype_text(DType dtype) { return dtype > DType::u8 ? "another" : name(dtype); }
+const char* dtype_text(DType dtype) { return dtype > DType::boolean ? "another" : name(dtype); }
 
 }  // namespace
 

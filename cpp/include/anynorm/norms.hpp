@@ -22,6 +22,8 @@ struct LayerNormOptions {
     double eps = 1e-5;
     MomentsView given{}, moments{};  ///< as in NormalizeOptions
     Fusion fusion{};                 ///< as in NormalizeOptions
+    Selection selection{};  ///< as in Grouping
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
 };
 
@@ -33,6 +35,8 @@ struct RmsNormOptions {
     std::optional<double> eps{};  ///< left out: the machine epsilon of float64 for x of float64, else of float32
     MomentsView given{}, moments{};
     Fusion fusion{};  ///< its sum is what counts for eps
+    Selection selection{};
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
 };
 
@@ -45,6 +49,8 @@ struct GroupNormOptions {
     int channel_axis = 1;
     MomentsView given{}, moments{};
     Fusion fusion{};
+    Selection selection{};
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
 };
 
@@ -61,6 +67,8 @@ struct InstanceNormOptions {
     int channel_axis = 1;
     MomentsView given{}, moments{};
     Fusion fusion{};
+    Selection selection{};
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
     OneElement one_element = OneElement::raise;  ///< asked where a running variance is to be updated
 };
@@ -80,6 +88,8 @@ struct BatchNormOptions {
     int channel_axis = 1;
     MomentsView given{}, moments{};
     Fusion fusion{};
+    Selection selection{};
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
     OneElement one_element = OneElement::raise;  ///< asked when training
 };
