@@ -3,8 +3,8 @@
 #include "gradients.hpp"
 #include "overlap.hpp"
 #include "parallel.hpp"
+#include "selected.hpp"
 #include "selected_gradients.hpp"
-#include "selection.hpp"
 #include "statistics_views.hpp"
 #include "validate.hpp"
 
@@ -23,7 +23,6 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
         check_broadcasts(caller, parameter.what, parameter.view, x);
     }
     check_activation(caller, options.activation);
-    check_excluded(caller, options.excluded);
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
     const MomentsView& given = options.given;
@@ -34,7 +33,8 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
     if (!given.count.given() || !given.mean.given() || !given.m2.given()) {
         fail(caller, "given moments with count, mean and m2", "some of them");
     }
-    check_selected_statistics(caller, given, selection, x, reduced);
+    if (selection.any()) return check_selected_statistics(caller, given, selection, x, reduced);
+    check_statistics(caller, given, x, reduced);
 }
 
 void check_gradients(const char* caller, const TensorView& grad_output, const TensorView& x, const Selection& selection,
@@ -90,17 +90,6 @@ void store_zeros(const TensorView& gradient) {
          [&](const std::int64_t* offset) { store(elements_of(gradient), offset[op_x], 1, &zero, 1); });
 }
 
-/// `strides` are those of all operands but the selection and the statistics.
-void run_selected(const GradientCall& call, const TensorView& x, AxisSet reduced, const Selection& selection,
-                  OperandStrides& strides, const NormalizeBackwardOptions& options, int threads) {
-    const GroupedMoments given(options.given, selection);
-    add_statistics_strides(strides, given.first, x, reduced);
-    add_selection_strides(strides, selection, x);
-    run_selected_gradients(make_nest(x, reduced, strides),
-                           {call, selection, options.excluded, given.count_step, given.mean_step, given.m2_step},
-                           threads);
-}
-
 }  // namespace
 
 void normalize_backward(const TensorView& grad_output, const TensorView& x, const Grouping& sets,
@@ -108,7 +97,10 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     const char* caller = options.caller;
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
-    check_selection(caller, sets.selection, x, reduced);
+    if (sets.selection.any()) {
+        check_selection(caller, sets.selection, x, reduced);
+        check_excluded(caller, options.excluded);
+    }
     check_inputs(caller, grad_output, x, reduced, sets.selection, options);
     check_gradients(caller, grad_output, x, sets.selection, gradients, options);
     const kernels::KernelTable& table = active_kernels();
@@ -142,7 +134,11 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     if (gradients.grad_weight.given()) strides.set(op_grad_weight, broadcast_strides(gradients.grad_weight, x));
     if (gradients.grad_bias.given()) strides.set(op_grad_bias, broadcast_strides(gradients.grad_bias, x));
     ThreadShare threads(options.num_threads);
-    if (sets.selection.any()) return run_selected(call, x, reduced, sets.selection, strides, options, threads.count());
+    if (sets.selection.any()) {
+        const Nest nest = make_selected_nest(x, reduced, sets.selection, options.given, strides);
+        return run_selected_gradients(nest, {caller, call, sets.selection, options.given, options.excluded},
+                                      threads.count());
+    }
     add_statistics_strides(strides, options.given, x, reduced);
     Plan plan = make_gradient_plan(make_nest(x, reduced, strides), call, threads.count());
     threads.keep(plan.threads);

@@ -10,10 +10,11 @@ namespace anynorm::detail {
 
 /// The operands of such a call, validated.
 struct SelectedGradientCall {
+    const char* caller;
     const GradientCall& of;
     const Selection& selection;
+    const MomentsView& given;
     Excluded excluded;
-    std::int64_t count_step, mean_step, m2_step;  ///< from group to group of the given statistics
 };
 
 /// What the kernels take for every set, by its number: group * cells_per_group + the number of its cell.

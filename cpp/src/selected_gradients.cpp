@@ -11,6 +11,8 @@
 #include "parameters.hpp"
 #include "plan.hpp"
 #include "scratch.hpp"
+#include "selected.hpp"
+#include "selected_moments.hpp"
 #include "selected_partition.hpp"
 
 namespace anynorm::detail {
@@ -46,6 +48,8 @@ class Run {
         count_ = sets_.groups * sets_.cells_per_group;
         gathers_weight_ = wants_gathering(nest_, op_weight, call.of.weight, stored_as<C>());
         gathers_bias_ = wants_gathering(nest_, op_bias, call.of.bias, stored_as<C>());
+        if (gathers_weight_) number_elements(nest_, op_weight);
+        if (gathers_bias_) number_elements(nest_, op_bias);
         add_parameter(call.of.grad_weight, op_grad_weight, 0);
         add_parameter(call.of.grad_bias, op_grad_bias, 1);
         sums_sets_ = (call.of.grad_input.given() && !call.of.frozen) || from_sets_[0] || from_sets_[1];
@@ -62,14 +66,8 @@ class Run {
         Scratch scratch(sizes.used());
         Carver carver(scratch.data());
         take(carver);
-        if (gathers_weight_) {
-            gather_parameter(nest_, op_weight, weight_, gathered_weight_);
-            weight_ = {gathered_weight_, stored_as<C>()};
-        }
-        if (gathers_bias_) {
-            gather_parameter(nest_, op_bias, bias_, gathered_bias_);
-            bias_ = {gathered_bias_, stored_as<C>()};
-        }
+        if (gathers_weight_) gather(op_weight, weight_, gathered_weight_);
+        if (gathers_bias_) gather(op_bias, bias_, gathered_bias_);
         find_statistics();
         sum();
         if (call_.of.grad_input.given() && !partition_.whole_sets) {
@@ -103,6 +101,12 @@ class Run {
         }
     }
 
+    void gather(Operand operand, Elements& parameter, C* to) const {
+        Nest own = caller_;
+        gather_parameter(own, operand, parameter, to);
+        parameter = {to, stored_as<C>()};
+    }
+
     /// Calls body(first, last) for ranges of `count` numbers.
     template <class Body>
     void for_each_task(std::int64_t count, Body&& body) const {
@@ -116,12 +120,13 @@ class Run {
     // --------------------------------------------------------------------------------------------------
 
     void find_statistics() {
-        for (std::int64_t group = 0; group < sets_.groups; ++group) {
-            Nest own = nest_;
-            own.offset[op_count] += group * call_.count_step;
-            own.offset[op_mean] += group * call_.mean_step;
-            own.offset[op_m2] += group * call_.m2_step;
-            load_given(call_.of.given, call_.of.center, own, cells_ + group * sets_.cells_per_group);
+        if (call_.given.given()) {
+            load_selected(call_.given, call_.selection, call_.of.center, caller_, cells_);
+        } else {
+            const Nest loops = statistics_loops(caller_);
+            const SelectedOperands operands{call_.of.x, elements_of(call_.selection.sample_weight), call_.of.center};
+            selected_moments(*call_.of.table, operands, loops, Members(call_.caller, call_.selection, loops, threads_),
+                             threads_, cells_, nullptr);
         }
         for_each_task(count_, [&](std::int64_t first, std::int64_t last) {
             kernels_.coefficients(cells_ + first, last - first, call_.of.eps, sets_.mean + first, sets_.mean_lo + first,

@@ -6,9 +6,8 @@
 
 namespace anynorm::detail {
 
-/// `nest` holds x, grad_output, grad_input as op_y, the parameters, the gradients of parameters, the selection, and the
-/// statistics of the first group, where there are any. Throws std::bad_alloc before anything is written, or nothing at
-/// all.
+/// `nest` is that of make_selected_nest() for the given statistics, with grad_output, grad_input as op_y, parameters
+/// and gradients of parameters as well. Throws before anything is written: std::bad_alloc, or what Members throws.
 void run_selected_gradients(const Nest& nest, const SelectedGradientCall& call, int threads);
 
 }  // namespace anynorm::detail

@@ -61,7 +61,7 @@ class SelectedTiles {
         : nest_(piece.depth > 0 && piece.loops[piece.depth - 1].n == 1 ? piece : coalesce(piece, all_operands)),
           outside_(nest_.depth),
           lookup_(selection),
-          mask_(static_cast<const bool*>(selection.where.data)),
+          mask_(static_cast<const unsigned char*>(selection.where.data)),
           has_mask_(selection.where.given()),
           range_(range) {
         if (outside_ > 0) tile_.inner = nest_.loops[--outside_];
@@ -109,7 +109,7 @@ class SelectedTiles {
         if (tile_.labels_vary) return find_groups_of_elements();
         for (std::int64_t row = 0; row < tile_.rows; ++row) {
             std::int64_t group = group_at(tile_.at(op_labels, row));
-            if (has_mask_ && !mask_varies_ && !mask_[tile_.at(op_where, row)]) group = -1;
+            if (has_mask_ && !mask_varies_ && mask_[tile_.at(op_where, row)] == 0) group = -1;
             tile_.group[row] = group;
         }
         if (mask_varies_) find_used();
@@ -120,7 +120,7 @@ class SelectedTiles {
             bool any = false;
             for (std::int64_t i = 0; i < tile_.n; ++i) {
                 std::int64_t group = group_at(tile_.at(op_labels, row) + i * tile_.step(op_labels));
-                if (has_mask_ && !mask_[tile_.at(op_where, row) + i * tile_.step(op_where)]) group = -1;
+                if (has_mask_ && mask_[tile_.at(op_where, row) + i * tile_.step(op_where)] == 0) group = -1;
                 group_of_[row * tile_.n + i] = group;
                 used_[row * tile_.n + i] = group >= 0;
                 any = any || group >= 0;
@@ -140,7 +140,9 @@ class SelectedTiles {
                 std::fill_n(used, tile_.n, false);
                 continue;
             }
-            copy_strided(used, 1, mask_ + tile_.at(op_where, row), tile_.step(op_where), tile_.n);
+            const unsigned char* const mask = mask_ + tile_.at(op_where, row);
+            const std::int64_t step = tile_.step(op_where);
+            for (std::int64_t i = 0; i < tile_.n; ++i) used[i] = mask[i * step] != 0;
             const std::int64_t count = std::count(used, used + tile_.n, true);
             if (count == 0) tile_.group[row] = -1;
             some = some || (count > 0 && count < tile_.n);
@@ -151,7 +153,7 @@ class SelectedTiles {
     Nest nest_;
     int outside_;
     GroupLookup lookup_;
-    const bool* mask_;
+    const unsigned char* mask_;
     bool has_mask_, mask_varies_ = false;
     GroupRange range_;
     std::int64_t step_ = 1, rows_ = 1;
