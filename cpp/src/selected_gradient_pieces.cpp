@@ -2,10 +2,34 @@
 #include "selected_gradient_pieces.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <type_traits>
 
 #include "activations.hpp"
 
 namespace anynorm::detail {
+namespace {
+
+/// Bits of C.
+template <class C>
+using Bits = std::conditional_t<sizeof(C) == 4, std::uint32_t, std::uint64_t>;
+
+/// value where `used`, else `otherwise`. Without a branch: masks are hard to predict (1 ns an element, where branches
+/// take 8).
+template <class C>
+C pick(bool used, C value, C otherwise) {
+    const Bits<C> mask = Bits<C>(0) - static_cast<Bits<C>>(used);
+    return std::bit_cast<C>((std::bit_cast<Bits<C>>(value) & mask) | (std::bit_cast<Bits<C>>(otherwise) & ~mask));
+}
+
+template <class T>
+void prefetch(const T* from, std::int64_t count) {
+    constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
+    for (std::int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i);
+}
+
+}  // namespace
 
 // ---- What the kernels read ------------------------------------------------------------------------------------------
 
@@ -63,7 +87,10 @@ void SelectedGradientPieces<C>::gather(const SelectedTile& of, const C* array, C
         const C* const from = array + of.at(op_cell, row);
         if (of.group_of != nullptr) {
             const std::int64_t* const group = of.group_of + row * n;
-            for (std::int64_t i = 0; i < n; ++i) to[i] = group[i] < 0 ? C(0) : from[group[i] * sets_.cells_per_group];
+            for (std::int64_t i = 0; i < n; ++i) {
+                const std::int64_t at = std::max<std::int64_t>(0, group[i]) * sets_.cells_per_group;
+                to[i] = pick(group[i] >= 0, from[at], C(0));
+            }
             continue;
         }
         const C* const of_row = from + of.group[row] * sets_.cells_per_group;
@@ -71,7 +98,42 @@ void SelectedGradientPieces<C>::gather(const SelectedTile& of, const C* array, C
             for (std::int64_t i = 0; i < n; ++i) to[i] = of_row[i * step];
         } else {
             const bool* const used = of.used + row * n;
-            for (std::int64_t i = 0; i < n; ++i) to[i] = used[i] ? of_row[i * step] : C(0);
+            for (std::int64_t i = 0; i < n; ++i) to[i] = pick(used[i], of_row[i * step], C(0));
+        }
+    }
+}
+
+/// Whether 0 times what the statistics of all rows give is 0.
+template <class C>
+bool SelectedGradientPieces<C>::constant_and_finite(const SelectedTile& of) const {
+    if (of.step(op_cell) != 0) return false;
+    for (std::int64_t row = 0; row < of.rows; ++row) {
+        if (of.group[row] < 0) continue;
+        const std::int64_t set = of.group[row] * sets_.cells_per_group + of.at(op_cell, row);
+        if (!std::isfinite(sets_.mean[set]) || !std::isfinite(sets_.mean_lo[set]) || !std::isfinite(sets_.rstd[set]))
+            return false;
+    }
+    return true;
+}
+
+/// Sets of neighbouring rows lie anywhere: what they have is fetched for all rows of a tile at once.
+template <class C>
+void SelectedGradientPieces<C>::fetch_ahead(const SelectedTile& of, const Sums& sums) const {
+    constexpr std::int64_t few = 64;
+    if (sets_.fits_cache || of.labels_vary) return;
+    const std::int64_t count = of.step(op_cell) == 0 ? 1 : std::min(of.n, few);
+    for (std::int64_t row = 0; row < of.rows; ++row) {
+        if (of.group[row] < 0) continue;
+        const std::int64_t set = of.group[row] * sets_.cells_per_group + of.at(op_cell, row);
+        prefetch(sets_.mean + set, count);
+        prefetch(sets_.rstd + set, count);
+        if (sums.s1 != nullptr) {
+            prefetch(sets_.mean_lo + set, count);
+            prefetch(sums.s1 + set, count);
+            prefetch(sums.s2 + set, count);
+        } else {
+            prefetch(sets_.slope + set, count);
+            prefetch(sets_.offset + set, count);
         }
     }
 }
@@ -128,9 +190,11 @@ void SelectedGradientPieces<C>::add_sums(const Nest& piece, GroupRange range, co
     const Coefficient one{{&one_, 0}, false};
     tiles.for_each(needs_buffers(tiles.inner()), [&](const SelectedTile& of) {
         if (!of.any()) return;
-        gathered_ = of.used != nullptr;
+        fetch_ahead(of, to.sets);
+        gathered_ = of.used != nullptr && !(of.group_of == nullptr && constant_and_finite(of));
         Inputs inputs = load_inputs(of);
-        if (gathered_) select(of, inputs);
+        if (gathered_) gather(of, sets_.mean_lo, mean_lo_);
+        if (of.used != nullptr) select(of, inputs);
         of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
             if (group < 0) return;
             const Run run{first, rows, group};
@@ -154,14 +218,13 @@ void SelectedGradientPieces<C>::add_sums(const Nest& piece, GroupRange range, co
 /// 0 wherever an element is in no set, so that it adds nothing whatever it holds.
 template <class C>
 void SelectedGradientPieces<C>::select(const SelectedTile& of, Inputs& inputs) {
-    gather(of, sets_.mean_lo, mean_lo_);
     for (std::int64_t row = 0; row < of.rows; ++row) {
         if (of.group[row] < 0) continue;
         const bool* const used = of.used + row * of.n;
         const C *const x = inputs.x.of(row), *const gradient = inputs.gradient.of(row);
         C *const to_x = x_ + row * of.n, *const to_gradient = gradient_ + row * of.n;
-        for (std::int64_t i = 0; i < of.n; ++i) to_x[i] = used[i] ? x[i] : C(0);
-        for (std::int64_t i = 0; i < of.n; ++i) to_gradient[i] = used[i] ? gradient[i] : C(0);
+        for (std::int64_t i = 0; i < of.n; ++i) to_x[i] = pick(used[i], x[i], C(0));
+        for (std::int64_t i = 0; i < of.n; ++i) to_gradient[i] = pick(used[i], gradient[i], C(0));
     }
     inputs.x = {x_, of.n};
     inputs.gradient = {gradient_, of.n};
@@ -256,7 +319,8 @@ void SelectedGradientPieces<C>::write_grad_input(const Nest& piece) noexcept {
         scales || needs_buffers(tiles.inner()) || !is_direct(call_.of.grad_input, tiles.inner(), op_y);
     tiles.for_each(buffered, [&](const SelectedTile& of) {
         if (of.any()) {
-            gathered_ = scales || of.used != nullptr;
+            fetch_ahead(of, {});
+            gathered_ = scales || of.group_of != nullptr;
             const Inputs inputs = load_inputs(of);
             if (gathered_) {
                 gather(of, sets_.slope, slope_);
@@ -320,7 +384,8 @@ void SelectedGradientPieces<C>::store_selected(const SelectedTile& of, std::int6
     const bool* const used = of.used + row * of.n;
     if (call_.excluded != Excluded::keep) {
         const bool zero = call_.excluded == Excluded::zero;
-        for (std::int64_t i = 0; i < of.n; ++i) result[i] = used[i] ? result[i] : zero ? C(0) : grad_output[i];
+        for (std::int64_t i = 0; zero && i < of.n; ++i) result[i] = pick(used[i], result[i], C(0));
+        for (std::int64_t i = 0; !zero && i < of.n; ++i) result[i] = pick(used[i], result[i], grad_output[i]);
         return store(*call_.of.table, to, at, step, result, of.n);
     }
     for (std::int64_t first = 0, last = 0; first < of.n; first = last) {

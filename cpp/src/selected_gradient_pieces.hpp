@@ -23,6 +23,7 @@ struct SelectedSets {
     C *mean, *mean_lo, *rstd;  ///< of the statistics
     C *slope, *offset;         ///< of grad_input
     std::int64_t groups, cells_per_group;
+    bool fits_cache;
 };
 
 /// Where the sums of a pass go; what it does not sum is nullptr.
@@ -74,6 +75,8 @@ class SelectedGradientPieces {
     Rows rows_of(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     Coefficient parameter(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     void gather(const SelectedTile& of, const C* array, C* buffer) const;
+    bool constant_and_finite(const SelectedTile& of) const;
+    void fetch_ahead(const SelectedTile& of, const Sums& sums) const;
     Coefficient of_sets(const SelectedTile& of, const Run& run, const C* array, const C* buffer) const;
     Inputs load_inputs(const SelectedTile& of);
     void activate(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& bias);

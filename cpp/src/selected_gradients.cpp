@@ -22,6 +22,8 @@ using kernels::Cell;
 
 // Below it the fork and join cost more than a second thread gains.
 constexpr std::int64_t serial_elements = 16 * 1024;
+// The coefficients and sums of so many sets stay in an L2.
+constexpr std::int64_t sets_of_cache = 16 * 1024;
 // Sets whose coefficients one task computes.
 constexpr std::int64_t cells_of_task = 4096;
 
@@ -46,6 +48,7 @@ class Run {
         sets_.groups = group_count(call.selection);
         sets_.cells_per_group = nest.cells();
         count_ = sets_.groups * sets_.cells_per_group;
+        sets_.fits_cache = count_ <= sets_of_cache;
         gathers_weight_ = wants_gathering(nest_, op_weight, call.of.weight, stored_as<C>());
         gathers_bias_ = wants_gathering(nest_, op_bias, call.of.bias, stored_as<C>());
         if (gathers_weight_) number_elements(nest_, op_weight);
