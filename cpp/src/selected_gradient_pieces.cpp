@@ -116,21 +116,24 @@ bool SelectedGradientPieces<C>::constant_and_finite(const SelectedTile& of) cons
     return true;
 }
 
-/// Sets of neighbouring rows lie anywhere: what they have is fetched for all rows of a tile at once.
+/// Sets of neighbouring rows lie anywhere, and of many rows a range of groups takes a few: the rows of the next tile,
+/// and what their sets have, are fetched while this one is summed or written.
 template <class C>
-void SelectedGradientPieces<C>::fetch_ahead(const SelectedTile& of, const Sums& sums) const {
+void SelectedGradientPieces<C>::fetch_ahead(const SelectedTile& of, const Inputs& inputs, const Sums& sums) const {
     constexpr std::int64_t few = 64;
-    if (sets_.fits_cache || of.labels_vary) return;
-    const std::int64_t count = of.step(op_cell) == 0 ? 1 : std::min(of.n, few);
-    for (std::int64_t row = 0; row < of.rows; ++row) {
-        if (of.group[row] < 0) continue;
-        const std::int64_t set = of.group[row] * sets_.cells_per_group + of.at(op_cell, row);
+    const std::int64_t n = std::min(of.n, few), count = of.step(op_cell) == 0 ? 1 : n;
+    for (std::int64_t row = 0; row < of.rows_ahead; ++row) {
+        if (of.group_ahead[row] < 0) continue;
+        const std::int64_t next = of.rows + row;
+        const std::int64_t set = of.group_ahead[row] * sets_.cells_per_group + of.at(op_cell, next);
         prefetch(sets_.mean + set, count);
         prefetch(sets_.rstd + set, count);
         if (sums.s1 != nullptr) {
             prefetch(sets_.mean_lo + set, count);
             prefetch(sums.s1 + set, count);
             prefetch(sums.s2 + set, count);
+            if (inputs.x.at != x_) prefetch(inputs.x.of(next), n);
+            if (inputs.grad_output.at != grad_output_) prefetch(inputs.grad_output.of(next), n);
         } else {
             prefetch(sets_.slope + set, count);
             prefetch(sets_.offset + set, count);
@@ -188,11 +191,11 @@ template <class C>
 void SelectedGradientPieces<C>::add_sums(const Nest& piece, GroupRange range, const SelectedSums& to) noexcept {
     SelectedTiles tiles(piece, call_.selection, range);
     const Coefficient one{{&one_, 0}, false};
-    tiles.for_each(needs_buffers(tiles.inner()), [&](const SelectedTile& of) {
+    tiles.for_each(needs_buffers(tiles.inner()), !sets_.fits_cache, [&](const SelectedTile& of) {
         if (!of.any()) return;
-        fetch_ahead(of, to.sets);
         gathered_ = of.used != nullptr && !(of.group_of == nullptr && constant_and_finite(of));
         Inputs inputs = load_inputs(of);
+        fetch_ahead(of, inputs, to.sets);
         if (gathered_) gather(of, sets_.mean_lo, mean_lo_);
         if (of.used != nullptr) select(of, inputs);
         of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
@@ -317,11 +320,11 @@ void SelectedGradientPieces<C>::write_grad_input(const Nest& piece) noexcept {
     const bool scales = call_.selection.sample_weight.given() && !call_.of.frozen;
     const bool buffered =
         scales || needs_buffers(tiles.inner()) || !is_direct(call_.of.grad_input, tiles.inner(), op_y);
-    tiles.for_each(buffered, [&](const SelectedTile& of) {
+    tiles.for_each(buffered, !sets_.fits_cache, [&](const SelectedTile& of) {
         if (of.any()) {
-            fetch_ahead(of, {});
             gathered_ = scales || of.group_of != nullptr;
             const Inputs inputs = load_inputs(of);
+            fetch_ahead(of, inputs, {});
             if (gathered_) {
                 gather(of, sets_.slope, slope_);
                 gather(of, sets_.offset, offset_);

@@ -76,7 +76,7 @@ class SelectedGradientPieces {
     Coefficient parameter(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     void gather(const SelectedTile& of, const C* array, C* buffer) const;
     bool constant_and_finite(const SelectedTile& of) const;
-    void fetch_ahead(const SelectedTile& of, const Sums& sums) const;
+    void fetch_ahead(const SelectedTile& of, const Inputs& inputs, const Sums& sums) const;
     Coefficient of_sets(const SelectedTile& of, const Run& run, const C* array, const C* buffer) const;
     Inputs load_inputs(const SelectedTile& of);
     void activate(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& bias);

@@ -32,6 +32,8 @@ struct SelectedTile {
     const bool* used;
     /// Where labels vary along the rows: the group of every element, -1 for none. Else nullptr.
     const std::int64_t* group_of;
+    /// Of the rows behind these, as far as they are known, for those who fetch ahead.
+    std::int64_t rows_ahead, group_ahead[max_rows];
 
     std::int64_t at(Operand operand, std::int64_t of_row) const {
         return offset[operand] + of_row * row.stride[operand];
@@ -72,16 +74,19 @@ class SelectedTiles {
 
     const Loop& inner() const { return tile_.inner; }
 
-    /// `buffered`: the caller has a buffer of `tile` elements, and no more, for some of the operands.
+    /// `buffered`: the caller has a buffer of `tile` elements, and no more, for some of the operands. `looks_ahead`: it
+    /// wants to know the groups of the next rows, where they do not vary along them.
     template <class Body>
-    void for_each(bool buffered, Body&& body) noexcept {
+    void for_each(bool buffered, bool looks_ahead, Body&& body) noexcept {
         // Kernels take long rows, and many short ones, at once where they lie in memory.
         constexpr std::int64_t direct = 8 * tile;
         const bool whole = !buffered && !mask_varies_ && !tile_.labels_vary;
         step_ = whole ? tile_.inner.n : std::min(tile_.inner.n, tile);
         rows_ = step_ < tile_.inner.n ? 1 : std::max<std::int64_t>(1, (whole ? direct : tile) / step_);
         rows_ = std::min({rows_, tile_.row.n, SelectedTile::max_rows});
+        looks_ahead = looks_ahead && step_ == tile_.inner.n && !tile_.labels_vary;
         walk(nest_, outside_, [&](const std::int64_t* offset) {
+            tile_.rows_ahead = 0;
             for (std::int64_t row = 0; row < tile_.row.n; row += rows_) {
                 for (std::int64_t first = 0; first < tile_.inner.n; first += step_) {
                     tile_.rows = std::min(rows_, tile_.row.n - row);
@@ -90,7 +95,7 @@ class SelectedTiles {
                         tile_.offset[operand] =
                             offset[operand] + row * tile_.row.stride[operand] + first * tile_.inner.stride[operand];
                     }
-                    find_groups();
+                    find_groups(looks_ahead ? std::min(rows_, tile_.row.n - row - tile_.rows) : 0);
                     body(static_cast<const SelectedTile&>(tile_));
                 }
             }
@@ -102,16 +107,22 @@ class SelectedTiles {
         const std::int64_t group = lookup_(offset);
         return range_.contains(group) ? group : -1;
     }
+    std::int64_t group_of_row(std::int64_t row) {
+        if (has_mask_ && !mask_varies_ && mask_[tile_.at(op_where, row)] == 0) return -1;
+        return group_at(tile_.at(op_labels, row));
+    }
 
-    void find_groups() {
+    void find_groups(std::int64_t rows_ahead) {
         tile_.used = nullptr;
         tile_.group_of = nullptr;
         if (tile_.labels_vary) return find_groups_of_elements();
-        for (std::int64_t row = 0; row < tile_.rows; ++row) {
-            std::int64_t group = group_at(tile_.at(op_labels, row));
-            if (has_mask_ && !mask_varies_ && mask_[tile_.at(op_where, row)] == 0) group = -1;
-            tile_.group[row] = group;
+        if (tile_.rows_ahead > 0) {
+            std::copy_n(tile_.group_ahead, tile_.rows, tile_.group);
+        } else {
+            for (std::int64_t row = 0; row < tile_.rows; ++row) tile_.group[row] = group_of_row(row);
         }
+        tile_.rows_ahead = rows_ahead;
+        for (std::int64_t row = 0; row < rows_ahead; ++row) tile_.group_ahead[row] = group_of_row(tile_.rows + row);
         if (mask_varies_) find_used();
     }
 
