@@ -86,23 +86,34 @@ class SelectedTiles {
         rows_ = std::min({rows_, tile_.row.n, SelectedTile::max_rows});
         looks_ahead = looks_ahead && step_ == tile_.inner.n && !tile_.labels_vary;
         walk(nest_, outside_, [&](const std::int64_t* offset) {
-            tile_.rows_ahead = 0;
-            for (std::int64_t row = 0; row < tile_.row.n; row += rows_) {
-                for (std::int64_t first = 0; first < tile_.inner.n; first += step_) {
-                    tile_.rows = std::min(rows_, tile_.row.n - row);
-                    tile_.n = std::min(step_, tile_.inner.n - first);
-                    for (int operand = 0; operand < operand_count; ++operand) {
-                        tile_.offset[operand] =
-                            offset[operand] + row * tile_.row.stride[operand] + first * tile_.inner.stride[operand];
-                    }
-                    find_groups(looks_ahead ? std::min(rows_, tile_.row.n - row - tile_.rows) : 0);
-                    body(static_cast<const SelectedTile&>(tile_));
+            const auto visit = [&](std::int64_t row, std::int64_t first, bool same_groups) {
+                tile_.rows = std::min(rows_, tile_.row.n - row);
+                tile_.n = std::min(step_, tile_.inner.n - first);
+                for (int operand = 0; operand < operand_count; ++operand) {
+                    tile_.offset[operand] =
+                        offset[operand] + row * tile_.row.stride[operand] + first * tile_.inner.stride[operand];
                 }
+                if (!same_groups) find_groups(looks_ahead ? std::min(rows_, tile_.row.n - row - tile_.rows) : 0);
+                body(static_cast<const SelectedTile&>(tile_));
+            };
+            tile_.rows_ahead = 0;
+            if (rows_share_groups()) {
+                for (std::int64_t first = 0; first < tile_.inner.n; first += step_)
+                    for (std::int64_t row = 0; row < tile_.row.n; row += rows_) visit(row, first, row > 0);
+            } else {
+                for (std::int64_t row = 0; row < tile_.row.n; row += rows_)
+                    for (std::int64_t first = 0; first < tile_.inner.n; first += step_) visit(row, first, false);
             }
         });
     }
 
   private:
+    /// Groups that vary along the rows, and not from row to row, are found once for all of them.
+    bool rows_share_groups() const {
+        const auto repeats = [&](Operand operand) { return tile_.row.stride[operand] == 0; };
+        return (tile_.labels_vary || mask_varies_) && repeats(op_labels) && repeats(op_where);
+    }
+
     std::int64_t group_at(std::int64_t offset) {
         const std::int64_t group = lookup_(offset);
         return range_.contains(group) ? group : -1;
