@@ -14,7 +14,7 @@ libraries; here both are PyTorch's: *momentum* is the share of the new value, an
 one.
 """
 
-from anynorm import nn
+from anynorm import nn, stream
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
@@ -74,6 +74,7 @@ __all__ = [
     "rms_norm",
     "rms_norm_backward",
     "set_result_pool",
+    "stream",
     "update_running",
     "use_isa",
 ]
