@@ -253,7 +253,7 @@ def named(caller: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        text = str(error)
+        text = str(error).removeprefix("moments: ").removeprefix("normalize: ")  # of the call in memory
         raise type(error)(text if text.startswith(caller) else f"{caller}: {text}") from None
 
 

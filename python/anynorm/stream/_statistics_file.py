@@ -25,7 +25,7 @@ FORMAT = 1
 
 def _read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
     except (ValueError, EOFError, BadZipFile, AttributeError, TypeError):
         raise ValueError(f"expected a statistics file, got {path}") from None
