@@ -189,6 +189,12 @@ def test_an_iterator_is_read_once(rng, tmp_path):
     assert not (tmp_path / "not.npy").exists()
 
 
+@pytest.mark.parametrize("wrong", ["big.npy", Path("big.npy"), np.ones((4, 3))], ids=["str", "path", "array"])
+def test_only_chunks_are_chunks(wrong):
+    with pytest.raises(TypeError, match=r"stream.normalize_chunks: expected an iterable of chunks, got"):
+        stream.normalize_chunks(wrong, 0)
+
+
 def test_a_chunk_that_differs_leaves_no_output(rng, tmp_path):
     x = rng.normal(3, 2, (20, 3))
     for wrong in (x[:, :2], x.astype(np.float32), x[0]):

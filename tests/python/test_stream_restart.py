@@ -216,6 +216,16 @@ def test_commands(x, folder, capsys):
     assert names(folder) == ["big.npy", "out.npy", "s.npz", "test.npy", "w.npy"]
 
 
+def test_the_commands_of_the_page(x, folder):
+    np.save("test.npy", x[:7])
+    page = Path(__file__).parents[2].joinpath("docs", "larger-than-memory.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:time )?python -m anynorm (.*)$", page, re.MULTILINE)
+    assert {line.split()[0] for line in lines} == {"moments", "normalize"}
+    for line in lines:
+        assert main(line.split()) == 0
+    assert cases.same_bits(np.load("test_out.npy"), anynorm.normalize(x[:7], 0, moments=anynorm.moments(x, 0)))
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -92,10 +92,11 @@ def moments(
         if job.source.shape[0] < 0 and 0 not in job.axes:
             if statistics is not None:
                 raise ValueError("expected a file or an array with statistics, got an iterable of chunks")
-            parts = [
-                moments_of(block.data, job.axes, keepdims=keepdims, num_threads=num_threads)._cells
-                for block in job.blocks("statistics")
-            ]
+            with job.blocks("statistics") as blocks:
+                parts = [
+                    moments_of(block.data, job.axes, keepdims=keepdims, num_threads=num_threads)._cells
+                    for block in blocks
+                ]
             return Moments._wrap(
                 *(np.concatenate([getattr(part, name) for part in parts]) for name in ("count", "mean", "m2"))
             )
@@ -191,10 +192,11 @@ def normalize(
             raise TypeError(f"expected out of dtype {normalizer.dtype}, got {out.dtype}")
         with open_output(out, job.source, normalizer.dtype) as output:
             _first_pass(job, normalizer, moments, statistics, center)
-            for block in job.blocks("normalizing"):
-                target = output.target(block)
-                normalizer.write(block, target)
-                output.written(target)
+            with job.blocks("normalizing") as blocks:
+                for block in blocks:
+                    target = output.target(block)
+                    normalizer.write(block, target)
+                    output.written(target)
     return out if isinstance(out, np.ndarray) else open_result(out)
 
 
@@ -239,11 +241,13 @@ def normalize_chunks(
     """
     caller = "stream.normalize_chunks"
     with named(caller):
+        if isinstance(chunks, str | os.PathLike | np.ndarray):  # their blocks are those of memory
+            raise TypeError(f"expected an iterable of chunks, got {type(chunks).__name__}")
         job = _job(chunks, axis, CHUNK_BYTES, False, num_threads, caller)
         parameters = {"weight": weight, "bias": bias, "eps": eps, "center": center}
         normalizer = _prepared(job, parameters, moments, dtype, None)
         _first_pass(job, normalizer, moments, None, center)
-    return (normalizer.result(block) for block in job.blocks("normalizing"))
+    return (normalizer.result(block) for block in job.source.blocks())
 
 
 def _job(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, SupportsIndex, TypeAlias, TypedDict
 
@@ -51,14 +52,19 @@ class Job:
         """The shape of the data in its own order; -1 where it is not known."""
         return tuple(self.source.shape[self.source.order.index(axis)] for axis in range(len(self.source.order)))
 
-    def blocks(self, title: str, start: int = 0) -> Iterator[Block]:
+    @contextmanager
+    def blocks(self, title: str, start: int = 0) -> Iterator[Iterator[Block]]:
         """Read all blocks, with a bar that counts those which were worked on."""
         size = self.source.dtype.itemsize
         with ByteProgress(title, self.source.size * size, self.progress) as bar:
-            bar.done(start * size)
-            for block in self.source.blocks(start):
-                yield block
-                bar.done(block.done * size)
+
+            def counted() -> Iterator[Block]:
+                bar.done(start * size)
+                for block in self.source.blocks(start):
+                    yield block
+                    bar.done(block.done * size)
+
+            yield counted()
 
 
 def sum_up(job: Job, statistics: Path | None) -> Accumulator:
@@ -85,15 +91,16 @@ def sum_up(job: Job, statistics: Path | None) -> Accumulator:
     saved = done = start
     consistent = True
     try:
-        for block in job.blocks("statistics", start):
-            part = moments_of(block.data, axes, keepdims=True, num_threads=job.num_threads)
-            where = tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(block.index))
-            consistent = False
-            total.add(where, part)
-            done, consistent = block.done, True
-            if file is not None and file.due():
-                save(done)
-                saved = done
+        with job.blocks("statistics", start) as blocks:
+            for block in blocks:
+                part = moments_of(block.data, axes, keepdims=True, num_threads=job.num_threads)
+                where = tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(block.index))
+                consistent = False
+                total.add(where, part)
+                done, consistent = block.done, True
+                if file is not None and file.due():
+                    save(done)
+                    saved = done
     finally:  # whether it is finished or interrupted, but not in the middle of a sum
         if consistent and done > saved:
             save(done)

@@ -108,8 +108,9 @@ class StatisticsFile:
         about = {"data": self._data, "done": done, "elements": elements, "complete": done == elements}
         about["chunk_bytes"] = self._chunk_bytes
         state: dict[str, npt.NDArray[Any]] = {f"state_{name}": a for name, a in accumulator.arrays.items()}
+        arrays: dict[str, Any] = {**moments._cells.arrays(), **state, "about": np.array(json.dumps(about))}
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **moments._cells.arrays(), **state, about=np.array(json.dumps(about)))
+        np.savez(buffer, **arrays)
         with replacing(self._path) as file:
             write_all(file, buffer.getbuffer())
         self._saved = time.monotonic()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -113,7 +114,9 @@ def _normalize(options: argparse.Namespace) -> None:
 
 def _reported(options: argparse.Namespace, statistics: Path | None, work: Callable[[], None]) -> int:
     """Do it; one line for what goes wrong, and the exit status."""
-    before = signal.signal(signal.SIGTERM, _terminate)  # what a batch system sends: clean up as for an interruption
+    alone = threading.current_thread() is threading.main_thread()  # others may not handle signals
+    # What a batch system sends: clean up as for an interruption.
+    before = signal.signal(signal.SIGTERM, _terminate) if alone else None
     try:
         work()
     except KeyboardInterrupt:
@@ -128,7 +131,8 @@ def _reported(options: argparse.Namespace, statistics: Path | None, work: Callab
         _say(options, str(error).removeprefix(f"stream.{options.command}: "))
         return 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     return 0
 
 
