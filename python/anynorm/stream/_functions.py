@@ -218,13 +218,25 @@ def normalize_chunks(
     ----------
     chunks : iterable of ndarrays, or a function that returns one
         As for `normalize`.
-    axis, weight, bias, eps, center, moments, dtype, num_threads
+    axis : int or tuple of ints or None
         As for `normalize`.
+    weight, bias : array_like, optional
+        As in `anynorm.normalize`.
+    eps : float, default 1e-5
+        Added to the variance; at least 0.
+    center : bool, default True
+        False holds the mean at 0, as RMS norm does.
+    moments : Moments, optional
+        Statistics to use instead of those of `chunks`, which are iterated once then.
+    dtype : float16, bfloat16, float32 or float64, optional
+        Of the results; that of the chunks by default.
+    num_threads : int, optional
+        As in `anynorm.normalize`.
 
-    Yields
-    ------
-    ndarray
-        For every chunk a new array of its shape.
+    Returns
+    -------
+    iterator of ndarrays
+        For every chunk a new array of its shape. The first pass, if there is one, is done before it is returned.
 
     Raises
     ------
