@@ -313,6 +313,14 @@ def test_a_file_that_shrinks_meanwhile(save, rng, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["big.npy"]
 
 
+@pytest.mark.parametrize("axis", [0, 1], ids=["first pass", "second pass"])
+def test_a_file_that_changes_meanwhile(save, rng, tmp_path, axis):
+    path = save(rng.normal(3, 2, (40, 5)))
+    with pytest.raises(ValueError, match=r"big\.npy was changed while it was read"):
+        stream.normalize(path, axis, tmp_path / "out.npy", chunk_bytes=100, progress=lambda *_: os.utime(path, (1, 1)))
+    assert [file.name for file in tmp_path.iterdir()] == ["big.npy"]
+
+
 X = np.ones((40, 5))
 
 
@@ -392,6 +400,7 @@ print(json.dumps(extra))
 """
 
 
+@pytest.mark.slow  # under a sanitizer, which leaves slow tests out, the memory would be its own
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured through Linux's /proc")
 def test_memory_is_constant(run_python, tmp_path, monkeypatch):
     """Files of 4 and 32 MiB in chunks of a quarter of a MiB."""

@@ -160,6 +160,9 @@ def test_what_is_no_statistics_file_is_refused(x, content):
     for call in (lambda: stream.load_moments("s.npz"), lambda: stream.moments("big.npy", 0, statistics="s.npz")):
         with pytest.raises(ValueError, match=r"expected a statistics file.* got s\.npz"):
             call()
+    np.savez("s.npz", count=1, mean=1, m2=1, about="lunch")
+    with pytest.raises(ValueError, match="about something else"):
+        stream.load_moments("s.npz")
     np.savez("s.npz", count=1)
     with pytest.raises(ValueError, match="count, mean and m2"):
         stream.load_moments("s.npz")
@@ -282,6 +285,7 @@ def stop_when(process, word, number):
     return rest.splitlines()[-1], process.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_kill_and_restart(folder, rng):
     """Ctrl-C in the first pass, a batch system's SIGTERM in the second, then the whole."""

@@ -130,7 +130,7 @@ def normalize(
         The axes along which elements share a mean and a variance; None for all of them.
     out : path or ndarray
         A .npy file to write, in the order of the data. It appears when all is done; what was there before is replaced
-        then. Or an array of the shape of `source`, which may be `source` itself.
+        then. Or an array of the shape of `source`, which may be `source` itself; it is half-written if the call fails.
     weight, bias : array_like, optional
         As in `anynorm.normalize`.
     eps : float, default 1e-5

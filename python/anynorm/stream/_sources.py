@@ -158,6 +158,8 @@ class FileSource(Source):
             data = buffer[: slab.size]
             self._read(slab, data)
             yield Block(slab.index, data.reshape([i.stop - i.start for i in slab.index]), slab.start + slab.size)
+        if _stamp(os.fstat(self._file.fileno())) != self._stamp:
+            raise ValueError(f"{self.name} was changed while it was read")
 
     def _read(self, slab: Slab, data: Array) -> None:
         size = self.dtype.itemsize

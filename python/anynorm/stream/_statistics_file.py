@@ -35,7 +35,10 @@ def _read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _about(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    return json.loads(str(arrays["about"])) if "about" in arrays else {}
+    try:
+        return dict(json.loads(str(arrays["about"]))) if "about" in arrays else {}
+    except (TypeError, ValueError):
+        raise ValueError("expected a statistics file, got one about something else") from None
 
 
 def load_moments(path: str | os.PathLike[str]) -> Moments:
