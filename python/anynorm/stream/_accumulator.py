@@ -35,19 +35,20 @@ class Accumulator:
         self.arrays: dict[str, FloatArray] = {name: np.zeros(shape) for name in self.FIELDS}
         self.arrays["mean"].fill(np.nan)
 
-    def add(self, index: tuple[slice, ...], part: Moments) -> None:
-        """Merge the moments of a part into those at `index`, which have equal counts, as those of the part have."""
-        count, *sums = (
-            self.arrays[name][index].reshape(-1) for name in self.FIELDS
-        )  # views: a slab's sets are adjacent
-        new_count, new_mean, new_m2 = (array.reshape(-1) for array in (part._count, part._mean, part._m2))
+    def add(self, index: tuple[slice, ...], part: Moments, low: FloatArray | None = None) -> None:
+        """Merge the moments of a part into those at `index`, which have equal counts, as those of the part have.
+
+        `low` is what the means of the part have lost; None: nothing that counts.
+        """
+        # Views: the sets of a slab are adjacent.
+        count, *sums = (self.arrays[name][index].reshape(-1) for name in self.FIELDS)
+        new_count = part._count.reshape(-1)
+        new = [array.reshape(-1) for array in (part._mean, np.zeros_like(part._mean) if low is None else low, part._m2)]
         if not new_count.size or not new_count[0]:
             return
         for start in range(0, len(count), BLOCK):
             block = slice(start, start + BLOCK)
-            _merge(
-                float(count[start]), float(new_count[start]), [a[block] for a in sums], new_mean[block], new_m2[block]
-            )
+            _merge(float(count[start]), float(new_count[start]), [a[block] for a in sums], [a[block] for a in new])
         count += new_count
 
     def moments(self, order: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, center: bool) -> Moments:
@@ -76,14 +77,15 @@ class Accumulator:
         return Moments._wrap(*(np.array(array, order="C") for array in (count, mean, m2)))
 
 
-def _merge(n: float, new_n: float, sums: list[FloatArray], new_mean: FloatArray, new_m2: FloatArray) -> None:
+def _merge(n: float, new_n: float, sums: list[FloatArray], new: list[FloatArray]) -> None:
     mean, mean_low, m2, m2_low = sums
+    new_mean, new_low, new_m2 = new
     if not n:
-        mean[...], m2[...] = new_mean, new_m2
+        mean[...], mean_low[...], m2[...] = new_mean, new_low, new_m2
         return
     share = new_n / (n + new_n)
     with np.errstate(all="ignore"):
-        delta = (new_mean - mean) - mean_low
+        delta = (new_mean - mean) + (new_low - mean_low)
         merged, low = two_sum(mean, mean_low + delta * share)
         finite = np.isfinite(delta)
         if not finite.all():  # an infinite mean stays what NumPy's mean of all elements is

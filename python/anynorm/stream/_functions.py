@@ -57,8 +57,7 @@ def moments(
     Returns
     -------
     Moments
-        As of `anynorm.moments` in memory, to 1e-14 where the mean is not large against the deviation. Its bits depend
-        on `chunk_bytes`, or on the chunks.
+        As of `anynorm.moments` in memory, to 1e-14 at any mean. Its bits depend on `chunk_bytes`, or on the chunks.
 
     Raises
     ------
@@ -71,7 +70,8 @@ def moments(
 
     Notes
     -----
-    Needs `chunk_bytes`, and about 150 bytes for every set. Where the axes are such that sets lie within a chunk, as in
+    Needs `chunk_bytes`, and about 100 bytes for every set; for data whose mean is beyond 32 deviations a chunk in
+    float64 as well, which finds what the rounding of a mean has lost. Where the axes are such that sets lie within a chunk, as in
     layer norm, the result has as many sets as the data.
 
     Sources: Chan, Golub, LeVeque, The American Statistician 37 (1983); the low parts of sums are kept as in Knuth, The
@@ -167,8 +167,8 @@ def normalize(
     Notes
     -----
     Two passes, or one where every set lies within a chunk; the bits are those of `anynorm.normalize` then. Otherwise
-    they are those of `anynorm.normalize` with the moments of the first pass. Needs `chunk_bytes` twice, and about 150
-    bytes for every set that lies in several chunks.
+    they are those of `anynorm.normalize` with the moments of the first pass, but for float64 data whose mean is beyond
+    32 deviations: they keep the digits that given moments lack. Memory as for `moments`, and `chunk_bytes` for results.
 
     Examples
     --------
