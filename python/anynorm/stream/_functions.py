@@ -71,8 +71,8 @@ def moments(
     Notes
     -----
     Needs `chunk_bytes`, and about 100 bytes for every set; for data whose mean is beyond 32 deviations a chunk in
-    float64 as well, which finds what the rounding of a mean has lost. Where the axes are such that sets lie within a chunk, as in
-    layer norm, the result has as many sets as the data.
+    float64 as well, which finds what the rounding of a mean has lost. Where the axes are such that sets lie within a
+    chunk, as in layer norm, the result has as many sets as the data.
 
     Sources: Chan, Golub, LeVeque, The American Statistician 37 (1983); the low parts of sums are kept as in Knuth, The
     Art of Computer Programming 2, 4.2.2.

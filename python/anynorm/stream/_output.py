@@ -61,8 +61,8 @@ class FileOutput(Output):
     def written(self, result: Array) -> None:
         write_all(self._file, result.reshape(-1).view(np.uint8).data)
         if hasattr(os, "posix_fadvise"):
-            # The disk begins to write while the next block is computed (Linux does so when it is told that pages are not
-            # needed); the fsync at the end then waits for 20 ms instead of 250 after 512 MB.
+            # The disk begins to write while the next block is computed (Linux does so when it is told that pages are
+            # not needed); the fsync at the end then waits for 20 ms instead of 250 after 512 MB.
             with suppress(OSError):
                 end = self._file.tell()
                 os.posix_fadvise(self._file.fileno(), end - result.nbytes, result.nbytes, os.POSIX_FADV_DONTNEED)

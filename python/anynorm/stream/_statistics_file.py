@@ -47,8 +47,8 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
     Parameters
     ----------
     path : path
-        What `moments` or `normalize` wrote to `statistics`; or any .npz file with arrays ``count``, ``mean`` and ``m2``,
-        and ``weight2`` or not.
+        What `moments` or `normalize` wrote to `statistics`; or any .npz file with arrays ``count``, ``mean`` and
+        ``m2``, and ``weight2`` or not.
 
     Returns
     -------
