@@ -14,7 +14,10 @@ libraries; here both are PyTorch's: *momentum* is the share of the new value, an
 one.
 """
 
-from anynorm import nn, stream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from anynorm import nn
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
@@ -42,6 +45,9 @@ from anynorm.functional import (
     rms_norm,
     rms_norm_backward,
 )
+
+if TYPE_CHECKING:
+    from anynorm import stream
 
 __all__ = [
     "Gradients",
@@ -78,3 +84,11 @@ __all__ = [
     "update_running",
     "use_isa",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if (
+        name == "stream"
+    ):  # when it is first used: with the standard library that it needs it takes twice as long as the rest
+        return import_module("anynorm.stream")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -372,6 +372,11 @@ def test_an_input_is_not_an_output(save, rng, tmp_path):
                 stream.normalize(source, 0, out)
 
 
+def test_it_is_imported_when_it_is_used(run_python):
+    code = "import sys, anynorm; a = 'anynorm.stream' in sys.modules; print(a, anynorm.stream.moments([[1.0]]).count)"
+    assert run_python(code) == "False 1.0"
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 CONSTANT = """

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     final = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     if final.exists() and not final.is_file():
         raise ValueError(f"expected a file to write to, got {path}")
-    part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
+    part = final.with_name(f".{final.name}.{os.urandom(4).hex()}.part")
     try:
         # "x" instead of a temporary file, whose permissions would be those of a secret.
         with part.open("xb", buffering=0) as file:
