@@ -87,8 +87,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if (
-        name == "stream"
-    ):  # when it is first used: with the standard library that it needs it takes twice as long as the rest
+    # When it is first used: with the standard library that it needs, it takes twice as long as all the rest.
+    if name == "stream":
         return import_module("anynorm.stream")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
