@@ -12,6 +12,8 @@ namespace anynorm::detail {
 /// The operands that a nest walks together. `cell` is the scratch array of statistics, `joint` that of sums which both
 /// sets and parameters are made of; count, mean and m2 are the caller's views of them. y is the output of a call:
 /// grad_input where gradients are computed. x is what is normalized: where it is a sum, of `input` and `residual`.
+/// A call with a selection has neither sums to share nor terms to add along the way, and its labels, mask and sample
+/// weights take those places: three operands more would cost every step of a walk.
 enum Operand : int {
     op_x,
     op_y,
@@ -27,7 +29,10 @@ enum Operand : int {
     op_joint,
     op_input,
     op_residual,
-    operand_count
+    operand_count,
+    op_labels = op_joint,
+    op_where = op_input,
+    op_sample_weight = op_residual
 };
 
 using OperandSet = std::uint32_t;

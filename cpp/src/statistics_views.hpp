@@ -30,6 +30,7 @@ inline void store_empty_moments(const MomentsView& out) noexcept {
     fill(out.count, empty.count);
     fill(out.mean, empty.mean);
     fill(out.m2, empty.m2);
+    fill(out.weight2, empty.count);
 }
 
 }  // namespace anynorm::detail

@@ -27,6 +27,14 @@ std::string number_text(double value) {
 
 namespace {
 
+bool is_wide(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
+bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
+bool is_integer(DType dtype) { return dtype == DType::i8 || dtype == DType::u8; }
+
+const char* dtype_text(DType dtype) { return dtype > DType::boolean ? "another" : name(dtype); }
+
+}  // namespace
+
 void check_geometry(const char* caller, const char* what, const TensorView& view) {
     if (view.rank < 0 || view.rank > max_rank) {
         fail(caller, std::string(what) + " of a rank from 0 to 16", std::to_string(view.rank));
@@ -35,14 +43,6 @@ void check_geometry(const char* caller, const char* what, const TensorView& view
         if (view.shape[axis] < 0) fail(caller, std::string(what) + " with lengths of at least 0", shape_text(view));
     }
 }
-
-bool is_wide(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
-bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
-bool is_integer(DType dtype) { return dtype == DType::i8 || dtype == DType::u8; }
-
-const char* dtype_text(DType dtype) { return dtype > DType::u8 ? "another" : name(dtype); }
-
-}  // namespace
 
 void check_view(const char* caller, const char* what, const TensorView& view) {
     if (!is_wide(view.dtype) && !is_half(view.dtype)) {
@@ -168,7 +168,8 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
         if (!is_reduced) kept[rank++] = x.shape[axis];
     }
     for (const Named& named :
-         {Named{"moments.count", views.count}, Named{"moments.mean", views.mean}, Named{"moments.m2", views.m2}}) {
+         {Named{"moments.count", views.count}, Named{"moments.mean", views.mean}, Named{"moments.m2", views.m2},
+          Named{"moments.weight2", views.weight2}}) {
         if (!named.view.given()) continue;
         check_statistic(caller, named.what, named.view);
         if (named.view.rank == x.rank) {
@@ -182,8 +183,11 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
 void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced) {
     if (!out.given()) return;
     check_statistics(caller, out, x, reduced);
-    const Named views[] = {{"moments.count", out.count}, {"moments.mean", out.mean}, {"moments.m2", out.m2}};
-    for (int i = 0; i < 3; ++i) {
+    const Named views[] = {{"moments.count", out.count},
+                           {"moments.mean", out.mean},
+                           {"moments.m2", out.m2},
+                           {"moments.weight2", out.weight2}};
+    for (int i = 0; i < 4; ++i) {
         if (!views[i].view.given()) continue;
         if (views[i].view.dtype != DType::f64) {
             fail(caller, std::string(views[i].what) + " of dtype float64", name(views[i].view.dtype));
@@ -198,6 +202,7 @@ void check_moments_apart(const char* caller, const MomentsView& out, const char*
     check_apart(caller, "moments.count", out.count, other_what, other);
     check_apart(caller, "moments.mean", out.mean, other_what, other);
     check_apart(caller, "moments.m2", out.m2, other_what, other);
+    check_apart(caller, "moments.weight2", out.weight2, other_what, other);
 }
 
 }  // namespace anynorm::detail

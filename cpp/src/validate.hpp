@@ -27,6 +27,8 @@ inline std::string shape_text(const TensorView& view) { return shape_text(view.s
 /// The shortest text that reads back as the same number.
 std::string number_text(double value);
 
+/// A rank and lengths that exist.
+void check_geometry(const char* caller, const char* what, const TensorView& view);
 /// float16, bfloat16, float32 or float64; a rank and lengths that exist.
 void check_view(const char* caller, const char* what, const TensorView& view);
 /// As check_view, for a result, which may be int8 or uint8 as well.

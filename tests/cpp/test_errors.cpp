@@ -122,7 +122,7 @@ const Row table[] = {
     {"weight_of_unknown_dtype",
      "normalize: expected weight of dtype float16, bfloat16, float32 or float64, got another",
      [](Arrays& a) {
-         normalize(a.x_view(), {}, a.y_view(), {.weight = of_dtype(a.weight.data(), static_cast<DType>(9))});
+         normalize(a.x_view(), {}, a.y_view(), {.weight = of_dtype(a.weight.data(), static_cast<DType>(77))});
      }},
     {"batch_weight_of_other_length", "batch_norm: expected weight of shape (6,), got (4,)",
      [](Arrays& a) { batch_norm(a.x_view(), a.y_view(), {.weight = view(a.weight.data(), {4}), .training = true}); }},

@@ -23,6 +23,9 @@ struct NormalizeOptions {
     MomentsView moments{};
     /// A sum before, an activation and a rounding to integers after, in the same pass over memory.
     Fusion fusion{};
+    /// What becomes of y at elements that the selection excludes. `input` does not go with a quantized y. The sum with a
+    /// residual is written everywhere.
+    Excluded excluded = Excluded::zero;
     /// 0 asks for as many threads as OpenMP would use. The result does not depend on it.
     int num_threads = 0;
     /// Begins every error message; a norm built on normalize() gives its own name.
@@ -69,6 +72,8 @@ struct NormalizeBackwardOptions {
     /// That of the forward call: grad_output is the gradient of its result, and x is what was normalized (the sum, if
     /// there was a residual, whose gradient is grad_input as well).
     Activation activation = Activation::none;
+    /// What becomes of grad_input at elements that the selection excludes. Parameters get nothing from them.
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
     const char* caller = "normalize_backward";
 };

@@ -17,21 +17,24 @@ namespace anynorm::inline ANYNORM_ABI {
 
 inline constexpr int max_rank = 16;
 
-/// Element types. `none` marks an operand that is left out. The integers are for results that are quantized, and for
-/// nothing else.
-enum class DType : std::uint8_t { none, f32, f64, f16, bf16, i8, u8 };
+/// Element types. `none` marks an operand that is left out. int8 and uint8 are for results that are quantized; int32 and
+/// int64 for labels and offsets, and bool for masks, of a Selection; none of them for anything else.
+enum class DType : std::uint8_t { none, f32, f64, f16, bf16, i8, u8, i32, i64, boolean };
 
 constexpr std::size_t size_of(DType dtype) noexcept {
     switch (dtype) {
         case DType::i8:
         case DType::u8:
+        case DType::boolean:
             return 1;
         case DType::f16:
         case DType::bf16:
             return 2;
         case DType::f32:
+        case DType::i32:
             return 4;
         case DType::f64:
+        case DType::i64:
             return 8;
         case DType::none:
             break;
@@ -53,6 +56,12 @@ constexpr const char* name(DType dtype) noexcept {
             return "int8";
         case DType::u8:
             return "uint8";
+        case DType::i32:
+            return "int32";
+        case DType::i64:
+            return "int64";
+        case DType::boolean:
+            return "bool";
         case DType::none:
             break;
     }
@@ -82,10 +91,17 @@ constexpr DType dtype_of() noexcept {
         return DType::i8;
     } else if constexpr (std::is_same_v<Element, std::uint8_t>) {
         return DType::u8;
+    } else if constexpr (std::is_same_v<Element, std::int32_t>) {
+        return DType::i32;
+    } else if constexpr (std::is_same_v<Element, bool>) {
+        return DType::boolean;
+    } else if constexpr (std::is_integral_v<Element> && std::is_signed_v<Element> && sizeof(Element) == 8) {
+        return DType::i64;  // long or long long, whichever std::int64_t is not
     } else {
         static_assert(std::is_same_v<Element, BFloat16>,
-                      "anynorm: expected elements of type float, double, anynorm::Float16 or anynorm::BFloat16, or "
-                      "std::int8_t or std::uint8_t for a quantized result");
+                      "anynorm: expected elements of type float, double, anynorm::Float16 or anynorm::BFloat16, "
+                      "std::int8_t or std::uint8_t for a quantized result, std::int32_t or std::int64_t for labels "
+                      "and offsets, or bool for a mask");
         return DType::bf16;
     }
 }

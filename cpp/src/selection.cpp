@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "validate.hpp"
+
+namespace anynorm::detail {
+namespace {
+
+/// Calls body(offset) for every element of a view, in no particular order.
+template <class Body>
+void for_each_element(const TensorView& view, Body&& body) {
+    if (view.size() == 0) return;
+    OperandStrides strides;
+    strides.set(op_x, own_strides(view));
+    const Nest nest = make_nest(view, 0, strides);
+    Loop inner{1, false, {}};
+    if (nest.depth > 0) inner = nest.loops[nest.depth - 1];
+    walk(nest, std::max(0, nest.depth - 1), [&](const std::int64_t* offset) {
+        for (std::int64_t i = 0; i < inner.n; ++i) body(offset[op_x] + i * inner.stride[op_x]);
+    });
+}
+
+void check_labels(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced) {
+    const TensorView& labels = selection.labels;
+    if (labels.dtype != DType::i32 && labels.dtype != DType::i64) {
+        fail(caller, "labels of dtype int32 or int64", name(labels.dtype));
+    }
+    check_geometry(caller, "labels", labels);
+    check_broadcasts(caller, "labels", labels, x);
+    for (int axis = 0; axis < labels.rank; ++axis) {
+        const int of_x = x.rank - labels.rank + axis;
+        if (labels.shape[axis] != 1 && (reduced >> of_x & 1) == 0) {
+            fail(caller, "labels of length 1 along axis " + std::to_string(of_x) + ", which is not reduced",
+                 shape_text(labels));
+        }
+    }
+    if (selection.num_groups < 0) {
+        fail(caller, "num_groups of at least 0", std::to_string(selection.num_groups));
+    }
+    std::int64_t largest = -1;
+    const Elements elements = elements_of(labels);
+    for_each_element(labels, [&](std::int64_t offset) { largest = std::max(largest, label_at(elements, offset)); });
+    if (largest >= selection.num_groups) {
+        fail(caller, "labels below num_groups=" + std::to_string(selection.num_groups), std::to_string(largest));
+    }
+}
+
+void check_segments(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced) {
+    const TensorView& segments = selection.segments;
+    if (segments.dtype != DType::i32 && segments.dtype != DType::i64) {
+        fail(caller, "segments of dtype int32 or int64", name(segments.dtype));
+    }
+    check_geometry(caller, "segments", segments);
+    const bool offsets = segments.rank == 1 && segments.shape[0] >= 1;
+    const bool pairs = segments.rank == 2 && segments.shape[1] == 2;
+    if (!offsets && !pairs) {
+        fail(caller, "segments of shape (groups + 1,) or (groups, 2)", shape_text(segments));
+    }
+    if (x.rank == 0 || (reduced & 1) == 0) {
+        fail(caller, "axis 0 among the reduced axes where there are segments", "a call that keeps it");
+    }
+    const Segments all(segments);
+    std::int64_t last = 0;
+    const auto check = [&](std::int64_t value) {
+        if (value < last || value > x.shape[0]) {
+            fail(caller,
+                 "segments that rise from at least 0 to at most " + std::to_string(x.shape[0]) +
+                     ", the length of axis 0",
+                 std::to_string(value) + (value < last ? " after " + std::to_string(last) : ""));
+        }
+        last = value;
+    };
+    for (std::int64_t segment = 0; segment < all.count(); ++segment) {
+        check(all.start(segment));
+        check(all.stop(segment));
+    }
+    // Offsets of no segment at all.
+    if (offsets && all.count() == 0) check(label_at(elements_of(segments), 0));
+}
+
+void check_sample_weight(const char* caller, const TensorView& weight, const TensorView& x) {
+    check_statistic(caller, "sample_weight", weight);
+    check_broadcasts(caller, "sample_weight", weight, x);
+    const Elements elements = elements_of(weight);
+    double wrong = 0;  // one of those that do not fit, if any
+    for_each_element(weight, [&](std::int64_t offset) {
+        const double value = element_at(elements, offset);
+        if (!(value >= 0 && std::isfinite(value))) wrong = value;
+    });
+    if (wrong != 0) fail(caller, "sample_weight that is finite and at least 0", number_text(wrong));
+}
+
+/// A view without its first axis.
+TensorView first_of(const TensorView& view) noexcept {
+    if (!view.given()) return view;
+    TensorView result;
+    result.data = view.data;
+    result.dtype = view.dtype;
+    result.rank = view.rank - 1;
+    for (int axis = 0; axis < result.rank; ++axis) {
+        result.shape[axis] = view.shape[axis + 1];
+        result.strides[axis] = view.strides[axis + 1];
+    }
+    return result;
+}
+
+/// The views of moments with an axis of groups have that axis; the rest is for others to check.
+void check_groups(const char* caller, const MomentsView& views, const Selection& selection, const TensorView& x) {
+    for (const Named& named : {Named{"moments.count", views.count}, Named{"moments.mean", views.mean},
+                               Named{"moments.m2", views.m2}, Named{"moments.weight2", views.weight2}}) {
+        if (!named.view.given()) continue;
+        check_geometry(caller, named.what, named.view);
+        const std::int64_t groups = group_count(selection);
+        if (named.view.rank == 0 || named.view.rank > x.rank + 1 || named.view.shape[0] != groups) {
+            fail(caller, std::string(named.what) + " with a first axis of length " + std::to_string(groups),
+                 "shape " + shape_text(named.view));
+        }
+    }
+}
+
+}  // namespace
+
+void check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced) {
+    if (selection.labels.given() && selection.segments.given()) fail(caller, "labels or segments", "both");
+    if (selection.labels.given()) check_labels(caller, selection, x, reduced);
+    if (selection.segments.given()) check_segments(caller, selection, x, reduced);
+    if (selection.where.given()) {
+        if (selection.where.dtype != DType::boolean) fail(caller, "where of dtype bool", name(selection.where.dtype));
+        check_geometry(caller, "where", selection.where);
+        check_broadcasts(caller, "where", selection.where, x);
+    }
+    if (selection.sample_weight.given()) check_sample_weight(caller, selection.sample_weight, x);
+}
+
+void check_selection_apart(const char* caller, const char* what, const TensorView& out, const Selection& selection) {
+    if (!out.given()) return;
+    check_apart(caller, what, out, "labels", selection.labels);
+    check_apart(caller, what, out, "segments", selection.segments);
+    check_apart(caller, what, out, "where", selection.where);
+    check_apart(caller, what, out, "sample_weight", selection.sample_weight);
+}
+
+void check_excluded(const char* caller, Excluded excluded) {
+    if (excluded > Excluded::keep) {
+        fail(caller, "excluded as zero, input or keep", "number " + std::to_string(static_cast<int>(excluded)));
+    }
+}
+
+std::int64_t group_count(const Selection& selection) noexcept {
+    if (selection.labels.given()) return selection.num_groups;
+    return selection.segments.given() ? Segments(selection.segments).count() : 1;
+}
+
+void add_selection_strides(OperandStrides& strides, const Selection& selection, const TensorView& x) noexcept {
+    if (selection.labels.given()) strides.set(op_labels, broadcast_strides(selection.labels, x));
+    if (selection.segments.given()) {
+        AxisStrides rows;
+        for (int axis = 0; axis < x.rank; ++axis) rows.axis[axis] = axis == 0 ? 1 : 0;
+        strides.set(op_labels, rows);
+    }
+    if (selection.where.given()) strides.set(op_where, broadcast_strides(selection.where, x));
+    if (selection.sample_weight.given()) {
+        strides.set(op_sample_weight, broadcast_strides(selection.sample_weight, x));
+    }
+}
+
+GroupedMoments::GroupedMoments(const MomentsView& views, const Selection& selection) noexcept : first(views) {
+    if (!selection.splits()) return;
+    const auto step = [](const TensorView& view) { return view.given() ? view.strides[0] : 0; };
+    first = {first_of(views.count), first_of(views.mean), first_of(views.m2), first_of(views.weight2)};
+    count_step = step(views.count);
+    mean_step = step(views.mean);
+    m2_step = step(views.m2);
+    weight2_step = step(views.weight2);
+}
+
+void check_selected_statistics(const char* caller, const MomentsView& views, const Selection& selection,
+                               const TensorView& x, AxisSet reduced) {
+    if (selection.splits()) check_groups(caller, views, selection, x);
+    check_statistics(caller, GroupedMoments(views, selection).first, x, reduced);
+}
+
+void check_selected_output(const char* caller, const MomentsView& views, const Selection& selection,
+                           const TensorView& x, AxisSet reduced) {
+    if (!views.given()) return;
+    if (selection.splits()) check_groups(caller, views, selection, x);
+    check_moments_output(caller, GroupedMoments(views, selection).first, x, reduced);
+    const Named all[] = {{"moments.count", views.count},
+                         {"moments.mean", views.mean},
+                         {"moments.m2", views.m2},
+                         {"moments.weight2", views.weight2}};
+    for (int i = 0; i < 4; ++i) {
+        if (!all[i].view.given()) continue;
+        check_output(caller, all[i].what, all[i].view);
+        check_selection_apart(caller, all[i].what, all[i].view, selection);
+        for (int j = 0; j < i; ++j) {
+            if (all[j].view.given()) check_apart(caller, all[i].what, all[i].view, all[j].what, all[j].view);
+        }
+    }
+}
+
+Segments::Segments(const TensorView& view) noexcept : elements_(elements_of(view)) {
+    if (!view.given()) return;
+    step_ = view.strides[0];
+    const bool pairs = view.rank == 2;
+    count_ = pairs ? view.shape[0] : view.shape[0] - 1;
+    to_stop_ = pairs ? view.strides[1] : step_;
+}
+
+std::int64_t GroupLookup::segment_of(std::int64_t row) noexcept {
+    const auto contains = [&](std::int64_t segment) {
+        return segment < segments_.count() && segments_.start(segment) <= row && row < segments_.stop(segment);
+    };
+    if (contains(last_)) return last_;
+    if (contains(last_ + 1)) return ++last_;
+    std::int64_t low = 0, high = segments_.count();  // the first segment that ends behind the row
+    while (low < high) {
+        const std::int64_t middle = (low + high) / 2;
+        if (segments_.stop(middle) <= row) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (!contains(low)) return -1;
+    return last_ = low;
+}
+
+}  // namespace anynorm::detail
