@@ -10,6 +10,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -20,10 +21,12 @@ nox.options.default_venv_backend = "virtualenv"
 
 os.environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
 os.environ.setdefault("CTEST_PARALLEL_LEVEL", os.environ["CMAKE_BUILD_PARALLEL_LEVEL"])
-# Half a dozen sessions compile the same kernels with the same flags, two minutes of work each time.
+# Half a dozen sessions compile the same files with the same flags, the kernels alone two minutes of work each time. With
+# debug information ccache would tell build folders apart.
 if shutil.which("ccache"):
     os.environ.setdefault("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
     os.environ.setdefault("CCACHE_DIR", str(Path("build/ccache").resolve()))
+    os.environ.setdefault("CCACHE_NOHASHDIR", "1")
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 SANITIZERS = "address,undefined"
@@ -39,11 +42,14 @@ def workflow(session: nox.Session, preset: str) -> None:
     session.run("cmake", "--workflow", "--preset", preset, external=True)
 
 
-def install(session: nox.Session, what: str, *requirements: str) -> None:
-    """Installs the package. All sessions share one build folder, so that only the first compiles the kernels; warnings
-    are errors as in the presets, whose kernels ccache has then.
+def install(
+    session: nox.Session, what: str, *requirements: str, build: str = "wheel", options: Sequence[str] = ()
+) -> None:
+    """Installs the package. All sessions share one build folder, so that only the first compiles it; warnings are errors
+    as in the presets, whose objects are ccache's then.
     """
-    session.install("-Cbuild-dir=build/wheel-{wheel_tag}", "-Ccmake.define.ANYNORM_WERROR=ON", what, *requirements)
+    folder = f"-Cbuild-dir=build/{build}-{{wheel_tag}}"
+    session.install(folder, "-Ccmake.define.ANYNORM_WERROR=ON", *options, what, *requirements)
 
 
 @nox.session
@@ -82,8 +88,10 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def peers(session: nox.Session) -> None:
     """The tests of the Python benchmark and its peers, but for torch, which is tested where it is installed."""
+    # pip would compile all modules to bytecode, 3.5 s of work for numba's alone; Python does so with those it imports.
+    session.env["PIP_COMPILE"] = "0"
     install(session, ".[bench]", *group("test"))
-    session.run("pytest", "-m", "not native", "tests/python/test_bench.py", *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", "not native", "tests/python/test_bench.py", *session.posargs)
 
 
 @nox.session
@@ -97,20 +105,16 @@ def cpp(session: nox.Session) -> None:
 def consume(session: nox.Session) -> None:
     """Programs that use the library as an embedder would: find_package, add_subdirectory, pkg-config, the wheel."""
     install(session, ".", *group("test"))
-    session.run("pytest", "-m", "native", "tests/python", *session.posargs)
+    # A file to a worker: what the fixtures build, the tests of a file share.
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", "-m", "native", "tests/python", *session.posargs)
 
 
 @nox.session
 def asan(session: nox.Session) -> None:
     """C++ and Python tests under the address and undefined behaviour sanitizers."""
     workflow(session, "asan")
-    session.install(
-        "-Cbuild-dir=build/asan-{wheel_tag}",
-        f"-Ccmake.define.ANYNORM_SANITIZE={SANITIZERS}",
-        "-Ccmake.build-type=Debug",
-        ".",
-        *group("test"),
-    )
+    sanitized = (f"-Ccmake.define.ANYNORM_SANITIZE={SANITIZERS}", "-Ccmake.build-type=Debug")
+    install(session, ".", *group("test"), build="asan", options=sanitized)
     # The interpreter itself is not instrumented, so the runtime comes first, and the C++ library with it: the
     # sanitizer looks up the exception functions when it starts.
     compiler = os.environ.get("CXX", "g++")

@@ -7,6 +7,8 @@
 #include <memory>
 #include <span>
 #include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace bench {
@@ -35,47 +37,128 @@ Call moments_call(const Case& each, const Buffers& buffers, int threads) {
     };
 }
 
-Call row_call(const Case& each, const Buffers& buffers, int threads) {
-    const anynorm::TensorView x = buffers.x.view(each), y = buffers.y.view(each);
-    const anynorm::Axes axes{std::span(each.axes)};
-    const anynorm::TensorView weight = buffers.parameters.view(lengths(each, true));
-    if (each.kind == "rms_norm")
-        return [=, options = anynorm::RmsNormOptions{.weight = weight, .num_threads = threads}] {
-            anynorm::rms_norm(x, y, axes, options);
-        };
-    return [=, options = anynorm::LayerNormOptions{.weight = weight, .bias = weight, .num_threads = threads}] {
-        anynorm::layer_norm(x, y, axes, options);
+/// What a case reads and writes.
+struct Operands {
+    anynorm::TensorView x, y, beside, sum;
+
+    Operands(const Case& each, const Buffers& buffers)
+        : x(buffers.x.view(each)), y(buffers.y.view(each)), beside(buffers.beside.view(each)), sum() {
+        if (each.integers) y.dtype = anynorm::DType::i8;
+        if (each.residual) sum = buffers.sum.view(each);
+    }
+
+    anynorm::Fusion fusion(const Case& each) const {
+        anynorm::Fusion result{.activation = each.activation, .scale = each.integers ? 1.0 / 16 : 0};
+        if (each.residual) result.residual = beside;
+        result.sum = sum;
+        return result;
+    }
+};
+
+/// Room for the moments of a case, and for the gradients of its parameters.
+struct Saved {
+    std::vector<double> moments;
+    std::vector<double> gradients;
+};
+
+/// The forward call, or the backward one with the moments that a forward call has saved before. `forward(x, y,
+/// options)` and `backward(grad_output, x, gradients, options)` are the two functions of a norm.
+template <class Options>
+Call norm_call(const Case& each, const Buffers& buffers, Options options, const std::vector<std::int64_t>& sets,
+               const auto& forward, const auto& backward) {
+    const Operands operands(each, buffers);
+    if (!each.backward()) {
+        options.fusion = operands.fusion(each);
+        return [=] { forward(operands.x, operands.y, options); };
+    }
+    std::size_t count = 1, length = 1;
+    for (const std::int64_t axis : sets) count *= static_cast<std::size_t>(axis);
+    const auto& weight = options.weight;
+    for (int axis = 0; axis < weight.rank; ++axis) length *= static_cast<std::size_t>(weight.shape[axis]);
+    const auto saved = std::make_shared<Saved>();
+    saved->moments.resize(3 * count);
+    saved->gradients.resize(2 * length);
+    const auto column = [&](std::size_t i) { return anynorm::view(saved->moments.data() + i * count, sets); };
+    options.moments = {.count = column(0), .mean = column(1), .m2 = column(2)};
+    forward(operands.x, operands.y, options);
+    options.given = std::exchange(options.moments, {});
+
+    const std::vector<std::int64_t> shape(weight.shape, weight.shape + weight.rank);
+    // Of the parameters' type, as a training step has them.
+    const auto gradient = [&](std::size_t i) {
+        anynorm::TensorView result = anynorm::view(saved->gradients.data() + i * length, shape);
+        result.dtype = weight.dtype;
+        return result;
     };
+    anynorm::Gradients gradients{.grad_input = operands.y, .grad_weight = gradient(0)};
+    if (each.norm() != "rms_norm") gradients.grad_bias = gradient(1);
+    return [=, keep = saved] { backward(operands.beside, operands.x, gradients, options); };
+}
+
+Call row_call(const Case& each, const Buffers& buffers, int threads) {
+    const anynorm::Axes axes{std::span(each.axes)};
+    const std::vector<std::int64_t> sets = lengths(each, false);
+    const anynorm::TensorView weight = buffers.parameters.view(lengths(each, true));
+    using View = const anynorm::TensorView&;
+    using Gradients = const anynorm::Gradients&;
+    if (each.norm() == "rms_norm")
+        return norm_call(
+            each, buffers, anynorm::RmsNormOptions{.weight = weight, .num_threads = threads}, sets,
+            [axes](View x, View y, const auto& options) { anynorm::rms_norm(x, y, axes, options); },
+            [axes](View grad_output, View x, Gradients gradients, const auto& options) {
+                anynorm::rms_norm_backward(grad_output, x, axes, gradients, options);
+            });
+    return norm_call(
+        each, buffers, anynorm::LayerNormOptions{.weight = weight, .bias = weight, .num_threads = threads}, sets,
+        [axes](View x, View y, const auto& options) { anynorm::layer_norm(x, y, axes, options); },
+        [axes](View grad_output, View x, Gradients gradients, const auto& options) {
+            anynorm::layer_norm_backward(grad_output, x, axes, gradients, options);
+        });
 }
 
 Call channel_call(const Case& each, const Buffers& buffers, int threads) {
-    const anynorm::TensorView x = buffers.x.view(each), y = buffers.y.view(each);
     const auto with_channels = [&](auto options) {
         options.weight = options.bias = buffers.parameters.view({each.channels()});
         options.channel_axis = each.channel_axis;
         options.num_threads = threads;
         return options;
     };
-    if (each.kind == "batch_norm") {
+    using View = const anynorm::TensorView&;
+    using Gradients = const anynorm::Gradients&;
+    if (each.norm() == "batch_norm") {
         auto options = with_channels(anynorm::BatchNormOptions{.training = each.training});
         const auto variances = std::make_shared<std::vector<double>>(static_cast<std::size_t>(each.channels()), 2.0);
         if (!each.training)
             options.running = {.mean = options.weight, .var = anynorm::view(variances->data(), {each.channels()})};
-        return [=, keep = variances] { anynorm::batch_norm(x, y, options); };
+        return norm_call(
+            each, buffers, options, {each.channels()},
+            [keep = variances](View x, View y, const auto& given) { anynorm::batch_norm(x, y, given); },
+            [](View grad_output, View x, Gradients gradients, const auto& given) {
+                anynorm::batch_norm_backward(grad_output, x, gradients, given);
+            });
     }
-    if (each.kind == "group_norm")
-        return [=, groups = each.groups, options = with_channels(anynorm::GroupNormOptions{})] {
-            anynorm::group_norm(x, y, groups, options);
-        };
-    return [=, options = with_channels(anynorm::InstanceNormOptions{})] { anynorm::instance_norm(x, y, options); };
+    if (each.norm() == "group_norm")
+        return norm_call(
+            each, buffers, with_channels(anynorm::GroupNormOptions{}), {each.shape.at(0), each.groups},
+            [groups = each.groups](View x, View y, const auto& given) { anynorm::group_norm(x, y, groups, given); },
+            [groups = each.groups](View grad_output, View x, Gradients gradients, const auto& given) {
+                anynorm::group_norm_backward(grad_output, x, groups, gradients, given);
+            });
+    return norm_call(
+        each, buffers, with_channels(anynorm::InstanceNormOptions{}), {each.shape.at(0), each.channels()},
+        [](View x, View y, const auto& given) { anynorm::instance_norm(x, y, given); },
+        [](View grad_output, View x, Gradients gradients, const auto& given) {
+            anynorm::instance_norm_backward(grad_output, x, gradients, given);
+        });
 }
 
 }  // namespace
 
 Call make_call(const Case& each, const Buffers& buffers, int threads) {
     if (each.kind == "moments") return moments_call(each, buffers, threads);
-    if (each.kind == "layer_norm" || each.kind == "rms_norm") return row_call(each, buffers, threads);
-    if (each.kind == "batch_norm" || each.kind == "group_norm" || each.kind == "instance_norm")
+    const std::string norm = each.norm();
+    if (norm == "layer_norm" || norm == "rms_norm") return row_call(each, buffers, threads);
+    if (norm == "batch_norm" || norm == "group_norm" || norm == "instance_norm")
         return channel_call(each, buffers, threads);
     throw std::runtime_error("shapes: expected the name of a norm or moments, got " + each.kind);
 }

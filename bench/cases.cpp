@@ -11,11 +11,11 @@
 namespace bench {
 namespace {
 
-/// What each function takes; all take one of the views.
+/// What each function takes; all take one of the views, and forward norms may do more besides.
 const std::map<std::string, std::set<std::string>> options_of = {
     {"layer_norm", {}},
     {"rms_norm", {}},
-    {"batch_norm", {"channel", "training"}},
+    {"batch_norm", {"channel"}},
     {"group_norm", {"channel", "groups"}},
     {"instance_norm", {"channel"}},
     {"moments", {"axis"}},
@@ -46,11 +46,28 @@ anynorm::DType dtype_named(const std::string& name) {
     throw std::invalid_argument(name);
 }
 
+bool takes(const Case& each, const std::string& key) {
+    if (key == "order" || key == "step" || options_of.at(each.norm()).contains(key)) return true;
+    if (key == "training") return each.kind == "batch_norm";
+    return each.writes() && !each.backward() && (key == "residual" || key == "activation" || key == "result");
+}
+
+anynorm::Activation activation_named(const std::string& name) {
+    using enum anynorm::Activation;
+    for (const anynorm::Activation each : {relu, silu, gelu_tanh})
+        if (name == anynorm::name(each)) return each;
+    throw std::invalid_argument(name);
+}
+
 /// Understands one word such as axis=0,2,3.
 void read_option(Case& result, const std::string& key, const std::string& value) {
-    const bool view = key == "order" || key == "step";
-    if (!view && !options_of.at(result.kind).contains(key)) throw std::invalid_argument(key);
-    if (key == "axis") {
+    if (!takes(result, key)) throw std::invalid_argument(key);
+    if (key == "activation") {
+        result.activation = activation_named(value);
+    } else if (key == "residual" || key == "result") {
+        if (value != (key == "result" ? "i8" : "1")) throw std::invalid_argument(value);
+        (key == "result" ? result.integers : result.residual) = true;
+    } else if (key == "axis") {
         for (const std::int64_t axis : integers(value, ',')) result.axes.push_back(static_cast<int>(axis));
     } else if (key == "channel") {
         result.channel_axis = static_cast<int>(integer(value));
@@ -82,7 +99,8 @@ Case read_case(const std::string& line, const Resize& resize) {
     words >> result.kind >> dtype >> shape;
     result.dtype = dtype_named(dtype);
     result.shape = integers(shape, 'x');
-    if (!options_of.contains(result.kind)) throw std::invalid_argument(result.kind);
+    const bool known = options_of.contains(result.norm()) && result.kind != "moments_backward";
+    if (!known) throw std::invalid_argument(result.kind);
     for (std::string word; words >> word;) {
         const std::size_t equals = word.find('=');
         if (equals == std::string::npos) throw std::invalid_argument(word);
@@ -141,6 +159,7 @@ std::vector<Case> read_cases(const std::string& path, const Resize& resize) {
         } catch (const std::exception&) {
             std::string message = path + ":" + std::to_string(number) + ": expected `kind dtype shape`, ";
             message += "then axis= of moments or channel=, groups= and training= of the norms that have them, ";
+            message += "residual=1, activation=gelu_tanh and result=i8 of a norm that does more, ";
             message += "then order=F or step=2; got `" + line + "`";
             throw std::runtime_error(message);
         }

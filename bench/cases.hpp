@@ -13,7 +13,7 @@ namespace bench {
 
 struct Case {
     std::string name;  ///< "group_norm/8x256x64x64/f32/channel=1/groups=32"
-    std::string kind;  ///< the name of the function
+    std::string kind;  ///< the name of the function: a norm, the same with _backward, or moments
     anynorm::DType dtype = anynorm::DType::f32;
     std::vector<std::int64_t> shape;
     std::vector<int> axes;  ///< of moments; layer and RMS norm take the last
@@ -22,8 +22,23 @@ struct Case {
     bool training = true;        ///< of batch norm: statistics of x, not running ones
     bool fortran_order = false;  ///< the first axis is the fastest
     std::int64_t step = 1;       ///< every so many-th element along the last axis of an array that is as much longer
+    anynorm::Activation activation = anynorm::Activation::none;
+    bool residual = false;  ///< another array is added to x before, and the sum is written as well
+    bool integers = false;  ///< y is int8
 
+    bool backward() const { return kind.ends_with("_backward"); }
+    std::string norm() const { return backward() ? kind.substr(0, kind.rfind('_')) : kind; }
     bool writes() const { return kind != "moments"; }
+
+    /// How many arrays of the size of x must be read and written: x, grad_output, the residual; y or grad_input, the
+    /// sum.
+    int reads() const { return 1 + backward() + residual; }
+    double written() const {
+        return !writes() ? 0 : residual + (integers ? 1.0 / static_cast<double>(anynorm::size_of(dtype)) : 1);
+    }
+    /// How many are read again where no cache holds a set: batch norm's statistics are complete when all has been read.
+    int reads_again() const { return norm() != "batch_norm" || !training ? 0 : backward() ? 2 : 1; }
+
     std::int64_t channels() const;
     std::vector<std::int64_t> strides() const;  ///< of x and y, in elements
     std::size_t bytes() const;                  ///< of the memory of x, gaps included: a pass touches all its lines

@@ -85,6 +85,8 @@ anynorm::TensorView Buffer::view(const Case& each) const {
 Buffers::Buffers(anynorm::DType dtype, const std::vector<Case>& cases)
     : x(dtype, longest(dtype, cases)),
       y(dtype, longest(dtype, cases)),
+      beside(dtype, longest(dtype, cases)),
+      sum(dtype, longest(dtype, cases)),
       parameters(parameter_type(dtype), parameter_bytes(dtype, cases)) {}
 
 }  // namespace bench

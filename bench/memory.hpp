@@ -29,7 +29,9 @@ class Buffer {
 
 /// Room for the longest case of a dtype, and parameters for the longest axis, in float32 for the half types.
 struct Buffers {
-    Buffer x, y, parameters;
+    Buffer x, y;
+    Buffer beside, sum;  ///< what is read beside x, grad_output or a residual, and what is written beside y
+    Buffer parameters;
     Buffers(anynorm::DType dtype, const std::vector<Case>& cases);
 };
 

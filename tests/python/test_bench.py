@@ -30,7 +30,10 @@ ROOT = Path(__file__).parents[2]
 BENCH = (sys.executable, "-m", "anynorm", "bench")
 TINY = ("--threads", "1", "--repeat", "1")
 RMS = ("--cases", "transformers/rms", "--max-length", "8")
-KINDS = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "moments"}
+NORMS = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm"}
+GRADIENTS = {f"{norm}_backward" for norm in NORMS}
+KINDS = NORMS | GRADIENTS | {"moments"}
+FUSED = re.compile(r"/(residual|activation|result)=")
 HALF = re.compile(r"/b?f16(/|$)")
 
 WRONG_LINES = [
@@ -52,6 +55,13 @@ WRONG_LINES = [
     "moments f32 3x4 step=17",  # leaves lines of the cache alone
     "layer_norm f64 3x4 step=9",
     "layer_norm f32 3x4 order=F step=2",
+    "moments_backward f32 3x4",
+    "batch_norm_backward f32 3x4 training=0",
+    "layer_norm_backward f32 3x4 residual=1",
+    "moments f32 3x4 result=i8",
+    "layer_norm f32 3x4 residual=2",
+    "layer_norm f32 3x4 activation=tanh",
+    "layer_norm f32 3x4 result=f32",
 ]
 
 
@@ -77,10 +87,13 @@ def measured(folder: Path, *arguments: str, **environment: str) -> list[dict[str
 
 
 def check_errors(results: list[dict[str, Any]]) -> None:
-    """Everybody computes the same. Outputs are below 32; some peers sum float32 in the order of memory."""
+    """Everybody computes the same. Outputs are below 32; some peers sum float32 in the order of memory; of 8 bits the
+    last may differ where another rounding of y lies on the other side of a tie.
+    """
     for result in results:
         for name, error in result["error"].items():
             allowed = 0.3 if HALF.search(result["case"]) else 4e-6 if name in {"out", "new"} else 1e-4
+            allowed = 1.1 if "/result=i8" in result["case"] else allowed
             assert error < allowed, (result["case"], name)
 
 
@@ -133,7 +146,7 @@ def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
     results = measured(tmp_path, "--quick", "--max-length", "8", "--peers", peer)
     check_errors(results)
     kinds = {result["case"].partition("/")[0] for result in results if peer in result["seconds"]}
-    assert kinds == (KINDS - {"moments"} if peer == "onnxruntime" else KINDS)
+    assert kinds == (NORMS if peer == "onnxruntime" else KINDS)
 
 
 def test_kernels_compute_the_same(tmp_path: Path) -> None:
@@ -142,8 +155,9 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
     results = measured(tmp_path, "--max-length", "6", "--peers", "numba", NUMBA_DISABLE_JIT="1")
     check_errors(results)
     for result in results:
-        across = re.match("layer_norm.*order=F", result["case"])  # no kernel was written for that
-        assert "numba" in result["seconds"] or across or HALF.search(result["case"])
+        case = result["case"]
+        unwritten = re.match("layer_norm.*order=F|.*_backward", case) or FUSED.search(case)
+        assert "numba" in result["seconds"] or unwritten or HALF.search(case)
 
 
 def test_a_kernel_compiles(tmp_path: Path) -> None:
@@ -258,6 +272,8 @@ def test_resize(resize: Resize, shape: list[int], expected: tuple[int, ...]) -> 
         ("layer_norm f32 3x5 step=2", (3, 10), (40, 8)),
         ("moments f64 2x3x5 axis=1 order=F", (5, 3, 2), (8, 16, 48)),
         ("moments f16 2x3x5 axis=1 step=3", (2, 3, 15), (90, 30, 6)),
+        ("layer_norm_backward f32 3x5 step=2", (3, 10), (40, 8)),
+        ("rms_norm f32 3x5 residual=1 order=F", (5, 3), (4, 12)),
     ],
 )
 def test_views(line: str, memory: tuple[int, ...], strides: tuple[int, ...]) -> None:
@@ -265,10 +281,25 @@ def test_views(line: str, memory: tuple[int, ...], strides: tuple[int, ...]) -> 
     arena = Arena(case)
     assert arena.x.shape == arena.y.shape == case.shape
     assert arena.x.strides == arena.y.strides == strides
-    assert [array.shape for array in arena.memory] == [memory, memory]
-    assert all(array.flags.c_contiguous for array in arena.memory)
-    assert case.bytes == sum(array.nbytes for array in arena.memory) // (2 if case.kind == "moments" else 1)
+    touched = arena.read if case.kind == "moments" else [*arena.read, *arena.written]
+    assert {array.shape for array in touched} == {memory}
+    assert all(array.flags.c_contiguous for array in touched)
+    assert case.bytes == sum(array.nbytes for array in touched)
     assert case.name.endswith("".join(f"/{word}" for word in line.split()[3:]))
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("moments f32 3x5", 60),
+        ("layer_norm f32 3x5", 120),
+        ("layer_norm f32 3x5 result=i8", 75),
+        ("layer_norm f32 3x5 residual=1", 240),
+        ("layer_norm_backward bf16 3x5", 90),
+    ],
+)
+def test_bytes_that_must_move(line: str, expected: int) -> None:
+    assert read_case(line, "", Resize()).bytes == expected
 
 
 def test_gaps_count_as_memory() -> None:
@@ -375,7 +406,8 @@ def test_native_measures_the_same_cases(program: Path, results: list[dict[str, A
     for name, threads, *numbers, best in rows:
         assert threads == "1"
         assert min(map(float, numbers)) >= 0
-        assert best in ({"read"} if name.startswith("moments") else {"copy", "copy_streaming"})
+        passes = {"copy", "copy_streaming"} | ({"triad"} if "_backward/" in name else set())
+        assert best in ({"read"} if name.startswith("moments") else passes)
         assert best != "copy_streaming" or "/step=" not in name  # which cannot leave the gaps of y as they are
         assert re.search(rf"^{re.escape(name)}/threads:1/real_time .* GB/s=", done.stdout, re.MULTILINE)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anynorm.bench.expression import expression
+from anynorm.bench.gradient import gradient, statistics
 from anynorm.bench.shapes import Case
 
 Array = NDArray[Any]
@@ -35,18 +36,38 @@ class Arena:
         x *= 2
         x += 3
         x = x.astype(dtype, copy=False)
-        self.memory: tuple[Array, Array] = (x, np.ones_like(x))
-        """The arrays that x and y are views of: all that a pass over them touches."""
-        self.x, self.y = (viewed(case, array) for array in self.memory)
+        y = np.ones_like(x, np.int8 if case.result else None)
+        self.read: list[Array] = [x]
+        """The arrays that x, and what is read beside it, are views of: all that a pass over them touches."""
+        self.written: list[Array] = [y]
+        """The same for y, and what is written beside it."""
+        self.x, self.y = viewed(case, x), viewed(case, y)
         parameters = random.standard_normal((4, case.channels), drawn) + np.array([[1], [0], [3], [0]], drawn)
         parameters[3] = parameters[3] ** 2 + 2
         # Rounded to the type of x, which some peers want: else they would seem to err.
         self.weight, self.bias, self.mean, self.var = parameters.astype(dtype).astype(drawn)
+        if case.residual:
+            self.read.append(random.standard_normal(case.memory_shape, drawn).astype(dtype, copy=False))
+            self.written.append(np.ones_like(x))
+            self.residual, self.sum = viewed(case, self.read[1]), viewed(case, self.written[1])
+        if case.backward:
+            self.read.append(random.standard_normal(case.memory_shape, drawn).astype(dtype, copy=False))
+            self.grad_output = viewed(case, self.read[1])
+            self.saved = statistics(np, case, self.x)
+        self._case = case
 
     @property
     def operands(self) -> tuple[Array, ...]:
-        """The arguments of `expression`."""
-        return self.x, self.weight, self.bias, self.mean, self.var
+        """The arguments of the expression; of a gradient x follows, so that the first is always as long as x."""
+        if self._case.backward:
+            return self.grad_output, self.x, self.weight, *self.saved
+        residual = (self.residual,) if self._case.residual else ()
+        return self.x, self.weight, self.bias, self.mean, self.var, *residual
+
+
+def written_out(case: Case) -> Any:
+    """Choose the array expression of a case, for an array library, the case and its operands."""
+    return gradient if case.backward else expression
 
 
 def viewed(case: Case, memory: Array) -> Array:
@@ -58,10 +79,20 @@ def viewed(case: Case, memory: Array) -> Array:
 def exact_arrays(case: Case, arena: Arena) -> tuple[Array, ...]:
     """Compute what everybody should return: float64, or the long double of the platform for float64 input."""
     wider = np.longdouble if case.dtype == "f64" else np.float64
-    result = expression(np, case, *(operand.astype(wider) for operand in arena.operands))
+    operands = [operand.astype(wider) for operand in arena.operands]
+    if case.backward:
+        operands[3:] = statistics(np, case, operands[1])
+    result = written_out(case)(np, case, *operands)
     return result if isinstance(result, tuple) else (result,)
 
 
 def max_error(results: tuple[Array, ...], exact: tuple[Array, ...]) -> float:
-    """Find the largest difference of any element; NaN if there is one."""
-    return max(float(np.max(np.abs(y - z))) for y, z in zip(results, exact, strict=True))
+    """Find the largest difference of any element; NaN if there is one.
+
+    A long sum, as the gradient of a parameter is, is compared with the largest of its kind where that is above 16, which
+    no other result exceeds by much.
+    """
+    return max(
+        float(np.max(np.abs(y.astype(z.dtype) - z))) / max(1.0, float(np.max(np.abs(z))) / 16 if z.ndim == 1 else 1.0)
+        for y, z in zip(results, exact, strict=True)
+    )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from anynorm.bench.shapes import Case
@@ -10,26 +11,54 @@ from anynorm.bench.shapes import Case
 EPS = 1e-5
 
 
-def expression(xp: Any, case: Case, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
-    """Write out a case: y, or (mean, variance) for moments. `xp` is the array library; half types compute in float32.
+SCALE = 1 / 16
+"""The step from one integer to the next in results of 8 bits: 127 of them are as far as y goes."""
 
-    In a wider type than that of the case it is the truth that errors are measured against.
+
+def expression(xp: Any, case: Case, x: Any, weight: Any, bias: Any, mean: Any, var: Any, residual: Any = None) -> Any:
+    """Write out a case. `xp` is the array library; half types compute in float32.
+
+    Returns y, (y, sum) with a residual, or (mean, variance) for moments. In a wider type than that of the case it is
+    the truth that errors are measured against.
     """
     v = x.astype(xp.float32) if x.dtype.itemsize == 2 else x
-    axes = case.set_axes
     if case.kind == "moments":
-        return xp.mean(v, axes), xp.var(v, axes)
+        return xp.mean(v, case.set_axes), xp.var(v, case.set_axes)
+    if residual is not None:
+        x = (v + residual.astype(v.dtype)).astype(x.dtype)
+        v = x.astype(v.dtype)
+    y = _activated(xp, case, _normalized(xp, case, v, weight, bias, mean, var))
+    if case.result:
+        y = xp.clip(xp.rint(y / SCALE), -128, 127).astype(xp.int8)
+    y = y if case.result else y.astype(x.dtype)
+    return y if residual is None else (y, x)
+
+
+def _activated(xp: Any, case: Case, h: Any) -> Any:
+    """Apply the activation of a case."""
+    if case.activation == "relu":
+        return xp.maximum(h, 0)
+    if case.activation == "silu":
+        return h / (1 + xp.exp(-h))
+    if case.activation == "gelu_tanh":
+        return h * (1 + xp.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))) / 2
+    return h
+
+
+def _normalized(xp: Any, case: Case, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
+    """Write out the norm."""
+    axes = case.set_axes
     if case.kind == "rms_norm":
-        return (v / xp.sqrt(xp.mean(xp.square(v), axes, keepdims=True) + EPS) * weight).astype(x.dtype)
+        return x / xp.sqrt(xp.mean(xp.square(x), axes, keepdims=True) + EPS) * weight
     if case.kind == "group_norm":
-        return _group_norm(xp, case, v, weight, bias).astype(x.dtype)
+        return _group_norm(xp, case, x, weight, bias)
     if case.over_channels:
         lengths = [1] * x.ndim
         lengths[case.channel] = case.channels
         weight, bias, mean, var = (parameter.reshape(lengths) for parameter in (weight, bias, mean, var))
     if case.training:
-        mean, var = xp.mean(v, axes, keepdims=True), xp.var(v, axes, keepdims=True)
-    return ((v - mean) / xp.sqrt(var + EPS) * weight + bias).astype(x.dtype)
+        mean, var = xp.mean(x, axes, keepdims=True), xp.var(x, axes, keepdims=True)
+    return (x - mean) / xp.sqrt(var + EPS) * weight + bias
 
 
 def _group_norm(xp: Any, case: Case, x: Any, weight: Any, bias: Any) -> Any:

@@ -15,9 +15,10 @@ from anynorm.bench.progress import milliseconds
 from anynorm.bench.result import Result
 
 HOW_TO_READ = """\
-Median milliseconds of a call. *memory pass*: NumPy copies x to y, or for moments reads x, in parts on the same threads;
-it cannot choose stores that go past the caches, so a norm that does may be above 1 *of pass*. *anynorm*: with `out=`,
-where there is one. Of all others, in brackets, how many of anynorm's times they take: **bold** where anynorm loses."""
+Median milliseconds of a call. *memory pass*: NumPy touches what the case must, in parts on the same threads: copies x
+to y, reads x for moments, adds two arrays to a third for gradients; it cannot choose stores that go past the caches, so
+a norm that does may be above 1 *of pass*. *anynorm*: with `out=`, where there is one. Gradients are computed from saved
+statistics. Of all others, in brackets, how many of anynorm's times they take: **bold** where anynorm loses."""
 HEAP_REUSE_NOTE = """\
 *torch, heap reuse* runs in a process whose allocator keeps freed memory; its factor compares with anynorm in there."""
 ERRORS = "Largest error of any element, against the expression in float64 (in long double for float64 input):"

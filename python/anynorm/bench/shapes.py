@@ -11,15 +11,23 @@ from pathlib import Path
 SHAPES = Path(__file__).with_name("shapes.txt")
 
 ITEMSIZE = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}
-OPTIONS = {
+NORMS = {
     "layer_norm": set[str](),
     "rms_norm": set[str](),
-    "batch_norm": {"channel", "training"},
+    "batch_norm": {"channel"},
     "group_norm": {"channel", "groups"},
     "instance_norm": {"channel"},
+}
+FUSED = {"residual", "activation", "result"}
+BACKWARD = "_backward"
+OPTIONS = {
+    **{norm: options | FUSED for norm, options in NORMS.items()},
+    **{norm + BACKWARD: options for norm, options in NORMS.items()},
+    "batch_norm": NORMS["batch_norm"] | FUSED | {"training"},
     "moments": {"axis"},
 }
 VIEWS = {"order", "step"}
+ACTIVATIONS = {"relu", "silu", "gelu_tanh"}  # those that NumPy can write out: it has no error function
 LINE = 64  # bytes; a longer step would leave some of them alone
 
 
@@ -40,6 +48,24 @@ class Case:
     training: bool = True
     order: str = "C"
     step: int = 1
+    residual: bool = False
+    activation: str = ""
+    result: str = ""
+
+    @property
+    def norm(self) -> str:
+        """The norm whose gradients a case computes; of other cases the function itself."""
+        return self.kind.removesuffix(BACKWARD)
+
+    @property
+    def backward(self) -> bool:
+        """Whether gradients are computed, for statistics that the forward call has saved."""
+        return self.kind.endswith(BACKWARD)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the norm does something besides."""
+        return bool(self.residual or self.activation or self.result)
 
     @property
     def dense(self) -> bool:
@@ -54,13 +80,19 @@ class Case:
 
     @property
     def bytes(self) -> int:
-        """Bytes that must move: the memory of x, and that of y if there is one."""
-        return math.prod(self.memory_shape) * ITEMSIZE[self.dtype] * (1 if self.kind == "moments" else 2)
+        """Bytes that must move: the memory of x, and of what else is read and written once.
+
+        Those are y or grad_input, beside x grad_output, and a residual with its sum.
+        """
+        itemsize = ITEMSIZE[self.dtype]
+        read = itemsize * (1 + self.residual + self.backward)
+        written = 0 if self.kind == "moments" else (1 if self.result else itemsize) + itemsize * self.residual
+        return math.prod(self.memory_shape) * (read + written)
 
     @property
     def over_channels(self) -> bool:
         """Whether the parameters lie along the channel axis, not the last."""
-        return self.kind in {"batch_norm", "group_norm", "instance_norm"}
+        return self.norm in {"batch_norm", "group_norm", "instance_norm"}
 
     @property
     def channels(self) -> int:
@@ -73,7 +105,7 @@ class Case:
         rank = len(self.shape)
         if not self.over_channels:
             return tuple(sorted(axis % rank for axis in self.axis))
-        first = 0 if self.kind == "batch_norm" else 1
+        first = 0 if self.norm == "batch_norm" else 1
         return tuple(axis for axis in range(first, rank) if axis != self.channel % rank)
 
 
@@ -102,6 +134,7 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
     if unknown := options.keys() - OPTIONS[kind] - VIEWS:
         raise ValueError(unknown)
     step = read_step(options, ITEMSIZE[dtype])
+    check_fused(options)
     shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype] * step)
     if "groups" in options and resize.max_length:
         options["groups"] = str(min(int(options["groups"]), resize.max_length))
@@ -118,6 +151,9 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
         training=bool(int(options.get("training", "1"))),
         order=options.get("order", "C"),
         step=step,
+        residual="residual" in options,
+        activation=options.get("activation", ""),
+        result=options.get("result", ""),
     )
 
 
@@ -133,6 +169,13 @@ def read_step(options: dict[str, str], itemsize: int) -> int:
     return step
 
 
+def check_fused(options: dict[str, str]) -> None:
+    """Check what a norm does besides."""
+    known = {"residual": {"1"}, "activation": ACTIVATIONS, "result": {"i8"}}
+    if any(options.get(word, next(iter(values))) not in values for word, values in known.items()):
+        raise ValueError(options)
+
+
 def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequence[str] = ("",)) -> list[Case]:
     """Read the list, of which `parts` chooses those cases whose section and name contain one of them."""
     cases: dict[str, Case] = {}
@@ -145,7 +188,8 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequenc
                 case = read_case(line, section, resize or Resize())
             except (KeyError, ValueError):
                 expected = "expected `kind dtype shape`, then axis= of moments"
-                expected += " or channel=, groups= and training= of the norms that have them, then order=F or step=2"
+                expected += " or channel=, groups= and training= of the norms that have them, residual=1,"
+                expected += " activation=gelu_tanh and result=i8 of a norm that does more, then order=F or step=2"
                 raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
             if any(part in case.listed for part in parts):
                 cases.setdefault(case.name, case)
@@ -157,5 +201,7 @@ def one_of_each(cases: list[Case]) -> list[Case]:
     first: dict[tuple[object, ...], Case] = {}
     for case in cases:
         view = (case.order, case.step)
-        first.setdefault((case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view), case)
+        besides = (case.residual, case.activation, case.result)
+        key = (case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view, besides)
+        first.setdefault(key, case)
     return list(first.values())

@@ -45,5 +45,6 @@ class Contestant(ABC):
         """Prepare a case, within a session; raises `Skipped`, or what the library raises."""
 
     def arrays(self, case: Case, result: Any) -> tuple[Array, ...]:
-        """Convert what a call returned: y, or mean and variance."""
-        return tuple(np.asarray(part) for part in result) if case.kind == "moments" else (np.asarray(result),)
+        """Convert what a call returned: y, or several in the order of the expression."""
+        del case
+        return tuple(map(np.asarray, result)) if isinstance(result, tuple) else (np.asarray(result),)

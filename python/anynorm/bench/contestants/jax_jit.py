@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from anynorm.bench.arena import Arena
+from anynorm.bench.arena import Arena, written_out
 from anynorm.bench.contestants.base import Call, Contestant, want_dense
-from anynorm.bench.expression import expression
 from anynorm.bench.shapes import Case
 
 
 class JaxJit(Contestant):
-    """`expression` under ``jax.jit``; every call waits for its result, which is a new array."""
+    """`expression` or `gradient` under ``jax.jit``; every call waits for its result, which is a new array."""
 
     name = "jax"
     title = "jax"
@@ -50,6 +49,6 @@ class JaxJit(Contestant):
         del threads
         want_dense(case)
         x, *parameters = map(self._jax.device_put, arena.operands)
-        compiled = self._jax.jit(partial(expression, self._jax.numpy, case)).lower(x, *parameters).compile()
+        compiled = self._jax.jit(partial(written_out(case), self._jax.numpy, case)).lower(x, *parameters).compile()
         wait = self._jax.block_until_ready
         return lambda: wait(compiled(x, *parameters))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +18,11 @@ SERIAL_BYTES = 1 << 20  # a pass over less than this takes no longer than waking
 
 
 class MemoryPass(Contestant):
-    """A copy for a norm; for moments the largest element, which NumPy finds as fast as it can read."""
+    """A copy for a norm, and a sum of two arrays into a third for gradients.
+
+    For moments it is the largest element, which NumPy finds as fast as it can read, and for results of 8 bits the same
+    before their memory is filled.
+    """
 
     name = "memory"
     title = "memory pass"
@@ -31,14 +35,11 @@ class MemoryPass(Contestant):
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Cut the arrays into as many parts as there are threads."""
+        count = 1 if arena.read[0].nbytes < SERIAL_BYTES else threads
         # As integers: NumPy has no vector code for the largest float16.
-        x, y = (array.reshape(-1).view(np.int16) for array in arena.memory)
-        step = x.size if x.nbytes < SERIAL_BYTES else -(-x.size // threads)
-        parts = [slice(start, start + step) for start in range(0, x.size, step)]
-        works: list[Call] = [
-            partial(np.max, x[part]) if case.kind == "moments" else partial(np.copyto, y[part], x[part])
-            for part in parts
-        ]
+        read = [np.array_split(array.reshape(-1).view(np.int16), count) for array in arena.read]
+        written = [np.array_split(array.reshape(-1), count) for array in arena.written]
+        works = [_work(case, parts[: len(read)], parts[len(read) :]) for parts in zip(*read, *written, strict=True)]
         if len(works) == 1:
             return works[0]
         pool = self._pool
@@ -55,3 +56,29 @@ class MemoryPass(Contestant):
         """Nothing: a pass computes nothing."""
         del case, result
         return ()
+
+
+def _work(case: Case, read: tuple[Array, ...], written: tuple[Array, ...]) -> Call:
+    """Touch one part of the arrays of a case."""
+    if case.kind == "moments":
+        return partial(np.max, read[0])
+    if case.result:
+        return partial(_read_and_fill, read, written)
+    targets = [array.view(np.int16) for array in written]
+    if case.backward:
+        return partial(np.add, *read, out=targets[0])
+    if case.residual:
+        return partial(_copy_all, targets, read)
+    return partial(np.copyto, targets[0], read[0])
+
+
+def _copy_all(targets: Sequence[Array], sources: Sequence[Array]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        np.copyto(target, source)
+
+
+def _read_and_fill(read: Sequence[Array], written: Sequence[Array]) -> None:
+    for source in read:
+        np.max(source)
+    for target in written:
+        target.fill(1)

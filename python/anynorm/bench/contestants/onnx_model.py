@@ -34,6 +34,10 @@ class OnnxModel(Contestant):
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Build the model, and bind its input and output to x and y."""
         want_dense(case)
+        if case.backward:
+            raise Skipped("ONNX has no operators for gradients")
+        if case.fused:
+            raise Skipped("ONNX has no operator that does more than the norm")
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads
         model = self._model(case, arena).SerializeToString()

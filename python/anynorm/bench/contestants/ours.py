@@ -11,7 +11,7 @@ import numpy as np
 import anynorm
 from anynorm.bench.arena import Arena, Array
 from anynorm.bench.contestants.base import Call, Contestant, Skipped
-from anynorm.bench.expression import EPS
+from anynorm.bench.expression import EPS, SCALE
 from anynorm.bench.shapes import Case
 
 
@@ -24,31 +24,41 @@ class Allocating(Contestant):
 
     def out(self, case: Case, arena: Arena) -> dict[str, Any]:
         """Choose where the result goes."""
-        del case, arena
-        return {}
+        del arena
+        return {"dtype": np.int8} if case.result else {}
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Bind the arguments."""
-        options = {"num_threads": threads, **self.out(case, arena)}
         if case.kind == "moments":
-            return partial(anynorm.moments, arena.x, case.axis, **options)
-        options |= {"weight": arena.weight, "eps": EPS}
-        if case.kind == "rms_norm":
-            return partial(anynorm.rms_norm, arena.x, **options)
-        options["bias"] = arena.bias
-        if case.kind == "layer_norm":
-            return partial(anynorm.layer_norm, arena.x, **options)
-        options["channel_axis"] = case.channel
-        if case.kind == "group_norm":
-            return partial(anynorm.group_norm, arena.x, case.groups, **options)
-        if case.kind == "instance_norm":
-            return partial(anynorm.instance_norm, arena.x, **options)
-        running = () if case.training else (arena.mean, arena.var)
-        return partial(anynorm.batch_norm, arena.x, *running, training=case.training, **options)
+            return partial(anynorm.moments, arena.x, case.axis, num_threads=threads, **self.out(case, arena))
+        arguments: tuple[Any, ...] = (case.groups,) if case.norm == "group_norm" else ()
+        options: dict[str, Any] = {"num_threads": threads, "weight": arena.weight, "eps": EPS}
+        if case.norm != "rms_norm":
+            options["bias"] = arena.bias
+        if case.over_channels:
+            options["channel_axis"] = case.channel
+        if case.norm == "batch_norm":
+            arguments = () if case.training else (arena.mean, arena.var)
+            options["training"] = case.training
+        norm = getattr(anynorm, case.norm)
+        if case.backward:
+            options["moments"] = norm(arena.x, *arguments, return_moments=True, **options)[1]
+            backward = getattr(anynorm, case.kind)
+            return partial(backward, arena.grad_output, arena.x, *arguments, **options, **self.out(case, arena))
+        if case.residual:
+            options["residual"] = arena.residual
+        if case.activation:
+            options["activation"] = case.activation
+        if case.result:
+            options["out_scale"] = SCALE
+        return partial(norm, arena.x, *arguments, **options, **self.out(case, arena))
 
     def arrays(self, case: Case, result: Any) -> tuple[Array, ...]:
-        """Take mean and variance out of `Moments`."""
-        return (result.mean, result.var()) if case.kind == "moments" else (np.asarray(result),)
+        """Take mean and variance out of `Moments`, and the gradients that there are out of `Gradients`."""
+        if case.kind == "moments":
+            return result.mean, result.var()
+        parts = result if isinstance(result, tuple) else (result,)
+        return tuple(np.asarray(part) for part in parts if part is not None)
 
 
 class WithOut(Allocating):
@@ -61,4 +71,6 @@ class WithOut(Allocating):
         """Choose the y of the arena."""
         if case.kind == "moments":
             raise Skipped("moments have no out=")
-        return {"out": arena.y}
+        if case.backward:
+            return {"grad_input": arena.y}
+        return {"out": arena.y, "sum_out": arena.sum} if case.residual else {"out": arena.y}
