@@ -7,12 +7,12 @@ from typing import SupportsIndex
 
 import numpy.typing as npt
 
-from anynorm import _core
+from anynorm import _core, _sets
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Activation, Axis, Lengths, Wanted, compiled, documented
+from anynorm._shared import Activation, Axis, Lengths, Sets, Wanted, compiled, documented
 
-# The bodies of these functions say what a call does and are not run: see `compiled`.
+# Only patterns run the bodies of these functions: see `compiled`.
 
 
 @compiled
@@ -25,7 +25,7 @@ from anynorm._shared import Activation, Axis, Lengths, Wanted, compiled, documen
 def normalize_backward(
     grad_output: npt.ArrayLike,
     x: npt.ArrayLike,
-    axis: Axis | None,
+    axis: Sets | None,
     *,
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
@@ -38,6 +38,8 @@ def normalize_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    parameters: str | None = None,
+    **sizes: SupportsIndex,
 ) -> Gradients:
     """Compute the gradients of `normalize` for `grad_output`, the gradient of its result.
 
@@ -45,8 +47,9 @@ def normalize_backward(
     ----------
     {grad_output}
     {x}
-    axis : int or tuple of ints or None
+    axis : int, tuple of ints, str or None
         As in the forward call.
+    {pattern}
     {weight}
     {bias_shape}
     {eps}
@@ -59,6 +62,8 @@ def normalize_backward(
     {undone_activation}
     {gradients}
     {num_threads}
+    {parameters}
+    {sizes}
 
     Returns
     -------
@@ -98,9 +103,9 @@ def normalize_backward(
     >>> g.grad_weight, g.grad_bias
     (array([-4.,  0.,  0.,  0.]), array([4.]))
     """
-    return _core.normalize_backward(
+    return _sets.normalize_backward(
         grad_output, x, axis, weight, bias, eps, center, frozen, moments, activation, grad_input, grad_weight, grad_bias,
-        num_threads,
+        num_threads, parameters, sizes,
     )  # fmt: skip
 
 

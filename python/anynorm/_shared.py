@@ -29,6 +29,9 @@ Wanted: TypeAlias = bool | Array
 """Whether to compute a gradient into a new array, or the array to write it to."""
 
 Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
+Sets: TypeAlias = Axis | str
+"""Axes, or a pattern that names them."""
+
 Lengths: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 
 
@@ -105,6 +108,17 @@ normalized_shape : int or tuple of ints, optional
     "axis": """\
 axis : int or tuple of ints, optional
     The axes to normalize over, instead of `normalized_shape`. They need not be the last ones, nor adjacent.""",
+    "pattern": """\
+    Or a pattern as of ``einops.reduce``, such as "n (g c) h w -> n g": all axes of `x` by name, and those that are kept;
+    see `sizes`.""",
+    "parameters": """\
+parameters : str, optional
+    With a pattern: the axes of `weight` and `bias`, as in "c" or "(g c)". Left out, they broadcast against `x`.""",
+    "sizes": """\
+**sizes : int
+    With a pattern: the lengths of axes in parentheses, as in ``g=32``; one of each pair may be left out. An ellipsis
+    stands for any number of axes, 1 for an axis of length 1. Statistics have the axes behind the arrow, in that order.
+    What is wrong with a pattern is an error that points into it.""",
     "channel_axis": """\
 channel_axis : int, default 1
     The axis of the channels; -1 for data with the channels last.""",
@@ -251,10 +265,12 @@ def documented(**texts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Replace a function that does nothing but call its namesake in the compiled module, with the same parameters.
+    """Replace a function whose first parameters are those of its namesake in the compiled module.
 
     The arguments then go there without a Python frame in between, which is a third of the time of a call on a short
-    row. Signature, documentation and types stay those of the function.
+    row. Signature, documentation and types stay those of the function. Its body says what a call does, and is run for
+    the parameters that the compiled function does not have, which follow the others, and for a pattern as `axis`.
     """
-    namesake = _core.Function(function, getattr(_core, function.__name__))
+    called = getattr(_core, function.__name__)
+    namesake = _core.Function(function, called, len(inspect.signature(called).parameters))
     return cast(Callable[P, R], functools.update_wrapper(namesake, function))
