@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex
+from collections.abc import Iterable
+from typing import Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from anynorm import _core
+from anynorm._merge import FloatArray, merged, merged_along, positive_axes
+from anynorm._moments_arrays import MomentsArrays
+
+Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
+
+Weights: TypeAlias = Literal["frequency", "reliability"]
+"""What weights mean: how often an element was seen, or how far it is to be trusted."""
 
 
-class Moments:
+class Moments(MomentsArrays):
     """Count, mean and sum of squared deviations (m2) of every set, in float64.
 
     `anynorm.moments` and `return_moments=True` make them. The moments of two parts of the data add up to the moments
@@ -21,19 +29,27 @@ class Moments:
     ----------
     count, mean, m2 : array_like
         Real numbers, broadcast against each other and copied. A variance that is known is ``m2`` with a ``count`` of 1.
+        With weights, `count` is their sum.
+    weight2 : array_like, optional
+        Likewise, the sum of squared weights. Left out: `count`, as without weights.
 
     Raises
     ------
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If the shapes do not broadcast, or an element of `count` or `m2` is negative.
+        If the shapes do not broadcast, or an element of `count`, `m2` or `weight2` is negative.
 
     Notes
     -----
     The attributes cannot be replaced, and nothing but `update`, and a norm that it is given to as `pooled`, changes
-    what their arrays hold. As from ``numpy.mean``, they are arrays, or scalars for a single set without axes. A set without elements has count 0, mean NaN and m2 0, and is neutral in a merge. Moments taken without
-    centering (by RMS norm) have mean 0 and the sum of squares as m2; they merge with each other, not with centered ones.
+    what their arrays hold; while neither runs, any number of threads may read. As from ``numpy.mean``, they are arrays,
+    or scalars for a single set without axes. A set without elements has count 0, mean NaN and m2 0, and is neutral in a
+    merge. Moments taken without centering (by RMS norm) have mean 0 and the sum of squares as m2; they merge with each
+    other, not with centered ones.
+
+    ``m[i]`` indexes the sets as NumPy does and copies, since moments are values. ``a == b`` is one bool: the same shape
+    and the same numbers, NaN being the same as NaN. ``numpy.asarray(m)`` is `to_structured`.
 
     Sources: Welford, Technometrics 4 (1962); Chan, Golub, LeVeque, The American Statistician 37 (1983).
 
@@ -49,36 +65,19 @@ class Moments:
     (array([2., 6.]), array([0.66666667, 2.66666667]), array([1., 4.]))
     """
 
-    __slots__ = ("_count", "_m2", "_mean")
-
-    # Without this, ndarray + Moments would be an array of objects.
-    __array_ufunc__ = None
-
-    _count: FloatArray
-    _mean: FloatArray
-    _m2: FloatArray
-
-    def __init__(self, count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike) -> None:
-        given = {"count": count, "mean": mean, "m2": m2}
-        arrays = [_to_float64(name, values) for name, values in given.items()]
-        try:
-            shape = np.broadcast_shapes(*(array.shape for array in arrays))
-        except ValueError:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(given, arrays, strict=True))
-            raise ValueError(f"Moments: expected shapes that broadcast, got {shapes}") from None
-        self._count, self._mean, self._m2 = (np.array(np.broadcast_to(array, shape), order="C") for array in arrays)
-        if not np.all(self._count >= 0):
-            raise ValueError(f"Moments: expected count of at least 0, got {np.min(self._count)}")
-        if np.any(self._m2 < 0):
-            raise ValueError(f"Moments: expected m2 of at least 0, got {np.nanmin(self._m2)}")
+    __slots__ = ()
 
     @classmethod
-    def from_arrays(cls, count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike) -> Moments:
+    def from_arrays(
+        cls, count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike, weight2: npt.ArrayLike | None = None
+    ) -> Moments:
         """Make moments of statistics that come from elsewhere.
 
         Parameters
         ----------
         count, mean, m2 : array_like
+            As for `Moments`.
+        weight2 : array_like, optional
             As for `Moments`.
 
         Returns
@@ -96,7 +95,46 @@ class Moments:
         array([[1., 0.],
                [2., 2.]])
         """
-        return cls(count, mean, m2)
+        return cls(count, mean, m2, weight2)
+
+    @classmethod
+    def stack(cls, parts: Iterable[Moments], axis: SupportsIndex = 0) -> Moments:
+        """Put moments of one shape beside each other along a new axis, as ``numpy.stack`` does with arrays.
+
+        Parameters
+        ----------
+        parts : iterable of Moments
+            At least one, all of the same shape.
+        axis : int, default 0
+            Where the new axis is in the result.
+
+        Returns
+        -------
+        Moments
+            With the parts along `axis`; ``stack(parts).reduce(0)`` merges them.
+
+        Raises
+        ------
+        TypeError
+            If a part is not a `Moments`.
+        ValueError
+            If there is no part, the shapes differ, or `axis` does not fit.
+        """
+        sets = list(parts)
+        for part in sets:
+            if not isinstance(part, Moments):
+                raise TypeError(f"Moments.stack: expected parts of type Moments, got {type(part).__name__}")
+        shapes = {part.shape for part in sets}
+        if len(shapes) != 1:
+            raise ValueError(f"Moments.stack: expected parts of one shape, got {sorted(shapes) or 'no part'}")
+        (where,) = positive_axes("Moments.stack", axis, len(shapes.pop()) + 1)
+        weighted = any(part._weight2 is not None for part in sets)
+        return cls._wrap(
+            np.stack([part._count for part in sets], where),
+            np.stack([part._mean for part in sets], where),
+            np.stack([part._m2 for part in sets], where),
+            np.stack([np.asarray(part.weight2) for part in sets], where) if weighted else None,
+        )
 
     @classmethod
     def empty(cls, shape: SupportsIndex | tuple[SupportsIndex, ...] = ()) -> Moments:
@@ -125,64 +163,61 @@ class Moments:
         """
         return cls._wrap(np.zeros(shape), np.full(shape, np.nan), np.zeros(shape))
 
-    @classmethod
-    def _wrap(cls, count: FloatArray, mean: FloatArray, m2: FloatArray) -> Moments:
-        """Take three new arrays of one shape as they are."""
-        self = cls.__new__(cls)
-        self._count, self._mean, self._m2 = count, mean, m2
-        return self
-
-    @property
-    def count(self) -> FloatArray:
-        """Number of elements of every set."""
-        return _scalar_if_0d(self._count)
-
-    @property
-    def mean(self) -> FloatArray:
-        """Mean of every set; NaN for a set without elements."""
-        return _scalar_if_0d(self._mean)
-
-    @property
-    def m2(self) -> FloatArray:
-        """Sum of the squared deviations from the mean of every set."""
-        return _scalar_if_0d(self._m2)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of `count`, `mean` and `m2`."""
-        return self._count.shape
-
-    def var(self, correction: float = 0) -> FloatArray:
+    def var(self, correction: float = 0, weights: Weights = "frequency") -> FloatArray:
         """Variance of every set, ``m2 / (count - correction)``.
 
         Parameters
         ----------
         correction : float, default 0
             0 for the population variance, 1 for the unbiased estimate.
+        weights : {"frequency", "reliability"}, default "frequency"
+            What the weights of the elements mean. "frequency": how often each was seen, so that `count` is their number.
+            "reliability": how far each is to be trusted; the divisor is ``count - correction * weight2 / count``, which
+            no factor common to all weights changes. The same without weights, and for a `correction` of 0.
 
         Returns
         -------
         ndarray of float64
-            NaN where ``count - correction`` is not positive.
+            NaN where the divisor is not positive.
+
+        Raises
+        ------
+        ValueError
+            For another word as `weights`.
+
+        Notes
+        -----
+        The unbiased variance of reliability weights is that of the GNU Scientific Library (``gsl_stats_wvariance``).
         """
-        divisor = self._count - correction
+        if weights not in ("frequency", "reliability"):
+            raise ValueError(f"Moments: expected weights of 'frequency' or 'reliability', got {weights!r}")
         with np.errstate(all="ignore"):
+            divisor = self._count - correction
+            if weights == "reliability" and self._weight2 is not None:
+                divisor = self._count - correction * self._weight2 / self._count
             return np.where(divisor > 0, self._m2 / divisor, np.nan)[()]
 
-    def std(self, correction: float = 0) -> FloatArray:
+    def std(self, correction: float = 0, weights: Weights = "frequency") -> FloatArray:
         """Standard deviation of every set, the square root of `var`.
 
         Parameters
         ----------
         correction : float, default 0
             0 for the population's, 1 for the square root of the unbiased variance.
+        weights : {"frequency", "reliability"}, default "frequency"
+            As for `var`.
 
         Returns
         -------
         ndarray of float64
-            NaN where ``count - correction`` is not positive.
+            NaN where the variance is.
+
+        Raises
+        ------
+        ValueError
+            As from `var`.
         """
-        return np.sqrt(self.var(correction))
+        return np.sqrt(self.var(correction, weights))
 
     def rstd(self, eps: float) -> FloatArray:
         """Factor by which a norm multiplies, ``1 / sqrt(var() + eps)``.
@@ -244,33 +279,72 @@ class Moments:
             raise TypeError(f"Moments.merge: expected other of type Moments, got {type(other).__name__}")
         if self.shape != other.shape:
             raise ValueError(f"Moments.merge: expected other of shape {self.shape}, got {other.shape}")
-        with np.errstate(all="ignore"):
-            total = self._count + other._count
-            share = other._count / total
-            delta = other._mean - self._mean
-            # An infinite mean stays what NumPy's mean of all elements is.
-            average = self._mean * (self._count / total) + other._mean * share
-            mean = np.where(np.isfinite(delta), self._mean + delta * share, average)
-            m2 = self._m2 + other._m2 + delta * delta * (self._count * share)
-        only_self, only_other = other._count == 0, self._count == 0
-        return type(self)._wrap(
-            np.asarray(total),
-            np.asarray(np.where(only_self, self._mean, np.where(only_other, other._mean, mean))),
-            np.asarray(np.where(only_self, self._m2, np.where(only_other, other._m2, m2))),
-        )
+        return self._of(merged(self._cells, other._cells))
 
-    def update(self, other: Moments) -> None:
-        """Merge `other` in place.
+    def reduce(self, axis: Axis | None = None, *, keepdims: bool = False) -> Moments:
+        """Merge all sets along axes, in an order that depends on their number alone.
 
         Parameters
         ----------
-        other : Moments
-            Of other elements of the same sets.
+        axis : int or tuple of ints, optional
+            The axes whose sets are merged; all of them by default, as in ``numpy.sum``.
+        keepdims : bool, default False
+            Keep these axes with length 1.
+
+        Returns
+        -------
+        Moments
+            New ones; empty sets where `axis` has length 0.
 
         Raises
         ------
         TypeError, ValueError
-            As from `merge`; `self` stays as it is then.
+            If `axis` does not name axes of these moments, each once.
+
+        Notes
+        -----
+        A balanced tree: neighbours are merged, then neighbours of the results, so that roundings add up over log2 of
+        the number of sets.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import anynorm
+        >>> hours = anynorm.moments(np.arange(24.0).reshape(4, 6), axis=1)
+        >>> hours.reduce()
+        Moments(shape=(), count=24., mean=11.5, m2=1150.)
+
+        Of parts that come one by one:
+
+        >>> anynorm.Moments.stack(anynorm.moments(part) for part in ([1.0, 2.0], [3.0], [6.0])).reduce(0)
+        Moments(shape=(), count=4., mean=3., m2=14.)
+        """
+        axes = positive_axes("Moments.reduce", axis, len(self.shape))
+        return self._of(merged_along(self._cells, axes, keepdims))
+
+    def update(
+        self,
+        other: Moments | npt.ArrayLike,
+        axis: Axis | None = None,
+        *,
+        num_threads: SupportsIndex | None = None,
+    ) -> None:
+        """Merge the moments of more elements in place.
+
+        Parameters
+        ----------
+        other : Moments or array_like of float16, bfloat16, float32 or float64
+            Of other elements of the same sets, or these elements.
+        axis : int or tuple of ints, optional
+            For an array: the axes that it is reduced along, as in `moments`; all of them by default. They are kept at
+            length 1 if these moments have as many axes as the array.
+        num_threads : int, optional
+            For an array, as in `moments`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from `merge` and from `moments`; `self` stays as it is then.
 
         Notes
         -----
@@ -281,37 +355,21 @@ class Moments:
         >>> import anynorm
         >>> total = anynorm.Moments.empty()
         >>> for part in ([1.0, 2.0], [3.0, 6.0]):
-        ...     total.update(anynorm.moments(part))
+        ...     total.update(part)
         >>> total
         Moments(shape=(), count=4., mean=3., m2=14.)
         """
-        merged = self.merge(other)
-        self._count[...], self._mean[...], self._m2[...] = merged._count, merged._mean, merged._m2
+        if isinstance(other, Moments):
+            if axis is not None:
+                raise TypeError("Moments.update: expected axis with an array only, got Moments")
+        else:
+            other = _core.moments(other, axis, np.ndim(other) == len(self.shape), num_threads)
+        total = self.merge(other)
+        self._count[...], self._mean[...], self._m2[...] = total._count, total._mean, total._m2
+        if self._weight2 is None:
+            self._weight2 = total._weight2
+        else:
+            self._weight2[...] = total.weight2
 
     def __add__(self, other: Moments) -> Moments:
         return self.merge(other)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._count, self._mean, self._m2)
-
-    def __repr__(self) -> str:
-        fields = (f"{name}={_short(getattr(self, name))}" for name in ("count", "mean", "m2"))
-        return f"Moments(shape={self.shape}, {', '.join(fields)})"
-
-
-def _to_float64(name: str, values: npt.ArrayLike) -> FloatArray:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"Moments: expected {name} of real numbers, got {array.dtype}")
-    return array.astype(np.float64)
-
-
-def _scalar_if_0d(array: FloatArray) -> FloatArray:
-    # A scalar is no ndarray to a type checker, but has its attributes and arithmetic; a union of the two types would
-    # make every caller tell them apart.
-    return array if array.ndim else array[()]
-
-
-def _short(array: FloatArray) -> str:
-    text = np.array2string(np.asarray(array), precision=6, threshold=8, edgeitems=2)
-    return " ".join(text.split())

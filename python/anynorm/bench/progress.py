@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 
+from anynorm._progress import overwrite, time_left, write
 from anynorm.bench.contestants import TITLES
 from anynorm.bench.result import Result
 from anynorm.bench.shapes import Case
@@ -35,9 +35,8 @@ class Progress:
         left = ""
         if self._done:
             seconds = (time.monotonic() - self._start) * (self._total / self._done - 1)
-            left = f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
-        text = f"{self._finished + 1}/{len(self._work)} {case.name}{left}"
-        self._write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
+            left = f", {time_left(seconds)}"
+        overwrite(f"{self._finished + 1}/{len(self._work)} {case.name}{left}")
 
     def end(self, case: Case, results: Sequence[Result]) -> None:
         """Say what came out."""
@@ -46,7 +45,7 @@ class Progress:
         place = f"{self._finished:{len(str(len(self._work)))}}/{len(self._work)}"
         for result in results:
             line = f"{place} {case.name:{self._width}} {self._outcome(result)}"
-            self._write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
+            write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
 
     @staticmethod
     def _outcome(result: Result) -> str:
@@ -59,11 +58,6 @@ class Progress:
             name, ratio = result.rival
             text += f", {TITLES[name]} {ratio:.2f}x"
         return text
-
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
 
 
 def milliseconds(seconds: float) -> str:
