@@ -4,8 +4,11 @@
 // The Python function keeps what it is good at: the signature, the documentation, the types, and the errors of a call
 // that does not fit the signature. Only matching arguments to parameters is done here, in a quarter of the time: of
 // 0.5 us for a row of 64 it was a third. A call with more than the compiled function takes, which are its parameters
-// after those, or with a pattern in the place of an axis, runs the body.
-#include <pybind11/pybind11.h>
+// after those, with a pattern in the place of an axis, or with an x that is no plain ndarray (a masked array, a table,
+// a list), runs the body.
+#include "array.hpp"
+
+// After Python.h, which it needs.
 #include <structmember.h>
 
 #include <algorithm>
@@ -22,7 +25,7 @@ struct Function {
     PyObject_HEAD vectorcallfunc vectorcall;
     PyObject *function, *compiled, *dict, *weakrefs;
     Py_ssize_t count, positional;
-    Py_ssize_t axis;  // the parameter that may be a pattern; -1 if there is none
+    Py_ssize_t axis, x;  // the parameters that may be a pattern and no ndarray; -1 for one that there is not
     PyObject* names[most_parameters];
     PyObject* defaults[most_parameters];  // nullptr where there is none
 };
@@ -54,14 +57,14 @@ bool match(const Function& self, PyObject* const* arguments, Py_ssize_t given, P
     return std::find(values + given, values + self.count, nullptr) == values + self.count;
 }
 
-bool has_pattern(const Function& self, PyObject* const* values) {
-    return self.axis >= 0 && PyUnicode_Check(values[self.axis]);
+bool is_plain(const Function& self, PyObject* const* values) {
+    return (self.axis < 0 || !PyUnicode_Check(values[self.axis])) && (self.x < 0 || is_ndarray(values[self.x]));
 }
 
 PyObject* call(PyObject* object, PyObject* const* arguments, std::size_t count, PyObject* keywords) {
     const Function& self = self_of(object);
     PyObject* values[most_parameters];
-    if (!match(self, arguments, PyVectorcall_NARGS(count), keywords, values) || has_pattern(self, values))
+    if (!match(self, arguments, PyVectorcall_NARGS(count), keywords, values) || !is_plain(self, values))
         return PyObject_Vectorcall(self.function, arguments, count, keywords);
     const auto compiled = reinterpret_cast<PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t)>(
         reinterpret_cast<void (*)()>(PyCFunction_GET_FUNCTION(self.compiled)));
@@ -79,10 +82,11 @@ void read_signature(Function& self, Py_ssize_t count) {
     if (count < self.positional || count > std::min(parameters, most_parameters))
         throw py::value_error("Function: expected a count of at most 32 parameters, with all positional ones");
     self.count = count;
-    self.axis = -1;
+    self.axis = self.x = -1;
     for (Py_ssize_t i = 0; i < self.count; ++i) {
         self.names[i] = Py_NewRef(PyTuple_GET_ITEM(names.ptr(), i));
         if (PyUnicode_CompareWithASCIIString(self.names[i], "axis") == 0) self.axis = i;
+        if (PyUnicode_CompareWithASCIIString(self.names[i], "x") == 0) self.x = i;
         PyObject* value = nullptr;
         if (i >= self.positional) {
             if (!named_defaults.is_none()) value = PyDict_GetItemWithError(named_defaults.ptr(), self.names[i]);
