@@ -3,6 +3,7 @@
 
 #include "parallel.hpp"
 #include "schedule.hpp"
+#include "selected.hpp"
 #include "statistics_views.hpp"
 #include "validate.hpp"
 
@@ -14,10 +15,27 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
     check_threads(caller, options.num_threads);
-    check_moments_output(caller, out, x, reduced);
+    const Selection& selection = sets.selection;
+    // The path of selections knows weights, and what their squares sum up to without any.
+    const bool selected = selection.any() || out.weight2.given();
+    if (selected) {
+        check_selection(caller, selection, x, reduced);
+        check_selected_output(caller, out, selection, x, reduced);
+    } else {
+        check_moments_output(caller, out, x, reduced);
+    }
     check_moments_apart(caller, out, "x", x);
     const kernels::KernelTable& table = active_kernels();
 
+    if (selected) {
+        SelectedCall call{.caller = caller, .selection = selection};
+        call.x = x;
+        call.reduced = reduced;
+        call.moments = out;
+        call.center = options.center;
+        call.num_threads = options.num_threads;
+        return run_selected(call, table);
+    }
     if (x.size() == 0) {
         store_empty_moments(out);
         return;

@@ -49,6 +49,17 @@ inline void split(TensorView& view, int axis, std::int64_t parts) {
     view.strides[axis] *= view.shape[axis + 1];
 }
 
+/// The same for the views of a selection of x, which broadcast along it.
+inline void split(Selection& selection, int rank, int axis, std::int64_t parts) {
+    for (TensorView* view : {&selection.labels, &selection.where, &selection.sample_weight}) {
+        const int own = axis - (rank - view->rank);
+        if (!view->given() || own < 0) continue;
+        const bool broadcasts = view->shape[own] == 1;
+        split(*view, own, parts);
+        if (broadcasts) view->shape[own] = view->shape[own + 1] = 1;
+    }
+}
+
 inline void check_parameter(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape,
                             int rank) {
     if (!view.given()) return;

@@ -7,6 +7,7 @@
 #include "overlap.hpp"
 #include "parallel.hpp"
 #include "schedule.hpp"
+#include "selected.hpp"
 #include "short_rows.hpp"
 #include "statistics_views.hpp"
 #include "validate.hpp"
@@ -16,11 +17,18 @@ namespace {
 
 using namespace detail;
 
-void check_given(const char* caller, const MomentsView& given, const TensorView& x, AxisSet reduced) {
+/// The path of selections knows weights, and what their squares sum up to without any.
+bool is_selected(const Grouping& sets, const NormalizeOptions& options) {
+    return sets.selection.any() || options.moments.weight2.given();
+}
+
+void check_given(const char* caller, const MomentsView& given, const TensorView& x, const Grouping& sets,
+                 AxisSet reduced) {
     if (!given.given()) return;
     if (!given.count.given() || !given.mean.given() || !given.m2.given()) {
         fail(caller, "given moments with count, mean and m2", "some of them");
     }
+    if (sets.selection.any()) return check_selected_statistics(caller, given, sets.selection, x, reduced);
     check_statistics(caller, given, x, reduced);
 }
 
@@ -49,8 +57,8 @@ void check_fusion(const char* caller, const NormalizeOptions& options, const Ten
     check_moments_apart(caller, options.moments, "residual", fusion.residual);
 }
 
-void check_operands(const char* caller, const TensorView& x, AxisSet reduced, const TensorView& y,
-                    const NormalizeOptions& options) {
+void check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced,
+                    const TensorView& y, const NormalizeOptions& options) {
     check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
     if (options.fusion.any() || is_quantized(y.dtype)) check_fusion(caller, options, x, y);
@@ -62,8 +70,19 @@ void check_operands(const char* caller, const TensorView& x, AxisSet reduced, co
     }
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
-    check_given(caller, options.given, x, reduced);
-    check_moments_output(caller, options.moments, x, reduced);
+    if (is_selected(sets, options)) {
+        check_selection(caller, sets.selection, x, reduced);
+        check_excluded(caller, options.excluded);
+        if (options.excluded == Excluded::input && is_quantized(y.dtype)) {
+            fail(caller, "excluded elements that are zero, or kept, where the output is quantized", "the input");
+        }
+        check_selected_output(caller, options.moments, sets.selection, x, reduced);
+        check_selection_apart(caller, "output", y, sets.selection);
+        check_selection_apart(caller, "sum", options.fusion.sum, sets.selection);
+    } else {
+        check_moments_output(caller, options.moments, x, reduced);
+    }
+    check_given(caller, options.given, x, sets, reduced);
 
     check_output(caller, "output", y);
     const Range written(y);
@@ -147,15 +166,42 @@ void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced
     if (options.given.given()) copy_given(options, x, reduced);
 }
 
+void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
+                       const NormalizeOptions& options, const kernels::KernelTable& table) {
+    const Fusion& fusion = options.fusion;
+    SelectedCall call{.caller = options.caller, .selection = sets.selection};
+    call.x = fusion.residual.given() ? fusion.sum : x;
+    call.y = y;
+    call.reduced = reduced;
+    call.weight = options.weight;
+    call.bias = options.bias;
+    call.given = options.given;
+    call.moments = options.moments;
+    if (fusion.residual.given()) {
+        call.input = x;
+        call.residual = fusion.residual;
+        call.sum = {elements_of(x), elements_of(fusion.residual), elements_of(call.x)};
+    }
+    if (fusion.activation != Activation::none || is_quantized(y.dtype)) {
+        call.epilogue = {&table, fusion.activation, fusion.scale, fusion.zero_point};
+    }
+    call.eps = options.eps;
+    call.center = options.center;
+    call.excluded = options.excluded;
+    call.num_threads = options.num_threads;
+    run_selected(call, table);
+}
+
 }  // namespace
 
 void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, const NormalizeOptions& options) {
     const char* caller = options.caller;
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
-    check_operands(caller, x, reduced, y, options);
+    check_operands(caller, x, sets, reduced, y, options);
     const kernels::KernelTable& table = active_kernels();
 
+    if (is_selected(sets, options)) return run_selected_sets(x, sets, reduced, y, options, table);
     if (x.size() == 0) {
         if (options.given.given()) {
             copy_given(options, x, reduced);

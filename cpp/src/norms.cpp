@@ -27,6 +27,17 @@ void pass_on(const char* caller, const Options& options, NormalizeOptions& engin
     if constexpr (requires { options.fusion; }) {
         if (options.fusion.any()) engine.fusion = options.fusion;
     }
+    if constexpr (requires { options.excluded; }) engine.excluded = options.excluded;
+}
+
+/// The sets of a norm: its axes, and what the caller selects of them.
+template <class Options>
+Grouping sets_over(const Axes& axes, const Options& options) {
+    Grouping sets{.reduce = axes};
+    if constexpr (requires { options.selection; }) {
+        if (options.selection.any()) sets.selection = options.selection;
+    }
+    return sets;
 }
 
 /// A view of statistics without the axes that were averaged over, which it may have at length 1.
@@ -105,7 +116,7 @@ void layer_norm(const TensorView& x, const TensorView& y, const Axes& axes, cons
     place(options.bias, normalized.axes, x.rank, engine.bias);
     engine.eps = options.eps;
     pass_on(caller, options, engine);
-    normalize(x, {.reduce = normalized.axes}, y, engine);
+    normalize(x, sets_over(normalized.axes, options), y, engine);
 }
 
 void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const RmsNormOptions& options) {
@@ -119,7 +130,7 @@ void rms_norm(const TensorView& x, const TensorView& y, const Axes& axes, const 
     engine.eps = options.eps.value_or(epsilon_for(sums ? options.fusion.sum.dtype : x.dtype));
     engine.center = false;
     pass_on(caller, options, engine);
-    normalize(x, {.reduce = normalized.axes}, y, engine);
+    normalize(x, sets_over(normalized.axes, options), y, engine);
 }
 
 void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_groups, const GroupNormOptions& options) {
@@ -143,7 +154,9 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
          {&grouped_x, &grouped_y, &engine.weight, &engine.bias, &engine.fusion.residual, &engine.fusion.sum}) {
         split(*view, channel, num_groups);
     }
-    normalize(grouped_x, {.reduce = all_axes_except(grouped_x.rank, 0, channel)}, grouped_y, engine);
+    Grouping sets = sets_over(all_axes_except(grouped_x.rank, 0, channel), options);
+    split(sets.selection, x.rank, channel, num_groups);
+    normalize(grouped_x, sets, grouped_y, engine);
 }
 
 namespace {
@@ -171,14 +184,18 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
     engine.eps = options.eps;
     pass_on(caller, options, engine);
     const Axes kept = norm.per_sample ? Axes{0, channel} : Axes{channel};
-    const Grouping sets{.reduce = all_axes_except(x.rank, kept.values[0], channel)};
+    const Grouping sets = sets_over(all_axes_except(x.rank, kept.values[0], channel), options);
+    if (sets.selection.splits() && (options.running.mean.given() || options.running.pooled.given())) {
+        fail(caller, "no running statistics where labels or segments split the channels", "some");
+    }
     if (!norm.input_statistics && !options.given.given()) {
         if (!options.running.mean.given())
             fail(caller, "running_mean and running_var, whose statistics are used", "none");
         running_as_moments(options.running, samples, norm.per_sample, engine.given);
     }
     // One element has no unbiased variance to learn; a batch of such sets is normalized to nothing but bias.
-    const bool refuses = options.one_element == OneElement::raise && norm.input_statistics;
+    const bool refuses =
+        options.one_element == OneElement::raise && norm.input_statistics && !sets.selection.any();
     if (refuses && (options.running.mean.given() || !norm.per_sample) && !options.given.given() && x.size() > 0 &&
         x.size() == channels * samples) {
         fail(caller, "more than one value per channel to train with", "x of shape " + shape_text(x));

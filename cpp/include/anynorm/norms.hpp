@@ -3,7 +3,8 @@
 //
 // Shapes: x and y are (N, C, ...) with the channels on `channel_axis`, or anything at all for layer and RMS norm.
 // The moments of a norm have the shape of its sets: (C) for batch, (N, C) for instance, (N, num_groups) for group
-// norm, and x's shape without the reduced axes for layer and RMS norm.
+// norm, and x's shape without the reduced axes for layer and RMS norm. A selection splits, thins or weighs these sets as
+// in Grouping; labels and segments put an axis for their groups in front of the moments.
 #pragma once
 
 #include <optional>
@@ -95,6 +96,9 @@ struct BatchNormOptions {
 };
 
 /// Normalizes each channel over everything else (Ioffe, Szegedy, arXiv:1502.03167). x has rank 2 to 16.
+///
+/// With a selection one_element is not asked: a channel left with one element gives `bias` there, one left with none
+/// nothing, and the running statistics of both stay as they are. Labels and segments have no running statistics.
 ///
 /// @return which channels of the running statistics stayed as they are, if any. A batch without elements leaves all of
 ///         them as they are, and names none.

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// The elements of one set as if they had been compacted, of which any stretch can be copied out.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "elements.hpp"
+#include "members.hpp"
+
+namespace anynorm::detail {
+
+/// Where the members of a group are in an operand; a stretch of them is kept.
+class MemberOffsets {
+  public:
+    MemberOffsets(const Members& members, Operand operand) noexcept : members_(members), operand_(operand) {}
+
+    void begin(std::int64_t family, std::int64_t group) noexcept {
+        family_ = family;
+        group_ = group;
+        count_ = members_.count(family, group);
+        first_ = 0;
+        end_ = 0;
+    }
+
+    /// The offset of member `index`, behind which so many others follow in memory.
+    const std::int64_t* at(std::int64_t index, std::int64_t& following) noexcept {
+        if (index < first_ || index >= end_) {
+            first_ = index;
+            end_ = std::min(index + capacity, count_);
+            members_.offsets(family_, group_, first_, end_ - first_, operand_, offsets_);
+        }
+        following = end_ - index;
+        return offsets_ + (index - first_);
+    }
+
+  private:
+    static constexpr std::int64_t capacity = 1024;
+    const Members& members_;
+    Operand operand_;
+    std::int64_t family_ = 0, group_ = 0, count_ = 0, first_ = 0, end_ = 0;
+    std::int64_t offsets_[capacity];
+};
+
+/// Loops of which one may run over the members of a group; the elements they reach, in their order, are the compacted
+/// array.
+class Compaction {
+  public:
+    void clear() noexcept { depth_ = 0; }
+    void add(std::int64_t n, std::int64_t stride, bool selected) noexcept { loops_[depth_++] = {n, stride, selected}; }
+
+    /// Copies elements `start` to `start + n` of the compacted array, of which `from` is the place of offset 0.
+    template <class T, class From>
+    void copy(const From* from, MemberOffsets& members, std::int64_t start, std::int64_t n, T* out) const noexcept {
+        std::int64_t index[max_rank];
+        for (int i = depth_ - 1; i >= 0; --i) {
+            index[i] = start % loops_[i].n;
+            start /= loops_[i].n;
+        }
+        if (depth_ == 0) {
+            *out = static_cast<T>(convert<T>(*from));
+            return;
+        }
+        const Step& inner = loops_[depth_ - 1];
+        while (n > 0) {
+            std::int64_t offset = 0, following = 0;
+            for (int i = 0; i < depth_ - 1; ++i) {
+                if (!loops_[i].selected) {
+                    offset += index[i] * loops_[i].stride;
+                    continue;
+                }
+                const std::int64_t* const member = members.at(index[i], following);
+                offset += *member;
+                // Members may lie anywhere: what is copied soon is fetched now.
+                if (following > ahead) __builtin_prefetch(from + member[ahead]);
+            }
+            std::int64_t& at = index[depth_ - 1];
+            std::int64_t count = std::min(inner.n - at, n);
+            if (inner.selected) {
+                const std::int64_t* const member = members.at(at, following);
+                count = std::min(count, following);
+                const From* const p = from + offset;
+                for (std::int64_t i = 0; i < count; ++i) out[i] = convert<T>(p[member[i]]);
+            } else {
+                const From* const p = from + offset + at * inner.stride;
+                if (inner.stride == 1) {
+                    for (std::int64_t i = 0; i < count; ++i) out[i] = convert<T>(p[i]);
+                } else {
+                    for (std::int64_t i = 0; i < count; ++i) out[i] = convert<T>(p[i * inner.stride]);
+                }
+            }
+            out += count;
+            n -= count;
+            at += count;
+            for (int i = depth_ - 1; i > 0 && index[i] == loops_[i].n; --i) {
+                index[i] = 0;
+                ++index[i - 1];
+            }
+        }
+    }
+
+  private:
+    struct Step {
+        std::int64_t n, stride;
+        bool selected;
+    };
+    /// Rows of a cache line each take 4 ns to copy, a line from memory 100 ns to come.
+    static constexpr std::int64_t ahead = 24;
+
+    template <class T, class From>
+    static T convert(From value) noexcept {
+        if constexpr (std::is_same_v<T, From>) {
+            return value;
+        } else {
+            return static_cast<T>(promote(value));
+        }
+    }
+
+    int depth_ = 0;
+    Step loops_[max_rank];
+};
+
+}  // namespace anynorm::detail

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls with a selection, validated: members, statistics of all sets, then y in the order of memory.
+#pragma once
+
+#include "anynorm/grouping.hpp"
+#include "dispatch.hpp"
+#include "epilogue.hpp"
+#include "layout.hpp"
+#include "members.hpp"
+#include "merge.hpp"
+#include "schedule.hpp"
+#include "selection.hpp"
+
+namespace anynorm::detail {
+
+/// A nest that holds the views of a selection and of its moments; of weight2 in the place of op_grad_output.
+Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& selection, const MomentsView& moments,
+                        OperandStrides& strides) noexcept;
+
+/// Its loops as the statistics see them: those that Members are found along.
+Nest statistics_loops(const Nest& nest) noexcept;
+
+/// Fills the cells of all groups from moments that the caller has.
+void load_selected(const MomentsView& given, const Selection& selection, bool center, const Nest& nest, Cell* cells);
+
+/// Writes the cells of all groups to where the caller wants them. `weight2` is nullptr where weights were not summed.
+void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, const Cell* cells,
+                    const double* weight2) noexcept;
+
+struct SelectedCall {
+    const char* caller;
+    const Selection& selection;
+    TensorView x{}, y{};  ///< y is optional; x the sum, where there is one
+    AxisSet reduced = 0;
+    TensorView weight{}, bias{};
+    MomentsView given{}, moments{};
+    ResidualSum sum{};
+    TensorView input{}, residual{};  ///< the terms of the sum
+    Epilogue epilogue{};
+    double eps = 0;
+    bool center = true;
+    Excluded excluded = Excluded::zero;
+    int num_threads = 0;
+};
+
+void run_selected(const SelectedCall& call, const kernels::KernelTable& table);
+
+}  // namespace anynorm::detail
