@@ -17,6 +17,7 @@ one.
 from anynorm import nn
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
+from anynorm._keys import Codes, codes
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
 from anynorm._moments import Moments
 from anynorm._running import update_running
@@ -44,6 +45,7 @@ from anynorm.functional import (
 )
 
 __all__ = [
+    "Codes",
     "Gradients",
     "Moments",
     "ResultPool",
@@ -54,6 +56,7 @@ __all__ = [
     "batch_norm_backward",
     "batch_renorm",
     "batch_renorm_backward",
+    "codes",
     "empty_result_pool",
     "fold_batch_norm",
     "group_norm",

@@ -3,15 +3,27 @@
 
 from __future__ import annotations
 
-from typing import Literal, SupportsIndex, Unpack, overload
+from typing import Literal, SupportsIndex, Unpack, cast, overload
 
 import numpy.typing as npt
 
-from anynorm import _core
+from anynorm import _sets
 from anynorm._moments import Moments
-from anynorm._shared import Activation, Array, Axis, AxisTail, Lengths, Result, compiled, documented
+from anynorm._selection import Selection
+from anynorm._shared import (
+    Activation,
+    Array,
+    Axis,
+    AxisTail,
+    Excluded,
+    Lengths,
+    NanPolicy,
+    Result,
+    compiled,
+    documented,
+)
 
-# The bodies of these functions say what a call does and are not run: see `compiled`.
+# Only selections and containers run the bodies of these functions: see `compiled`.
 
 
 @overload
@@ -86,6 +98,13 @@ def layer_norm(
     out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Result:
     """Normalize over the last axis, or others; statistics and parameters share the same axes.
 
@@ -98,6 +117,7 @@ def layer_norm(
     {eps}
     {axis}
     {tail}
+    {selection}
 
     Returns
     -------
@@ -129,10 +149,19 @@ def layer_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    return _core.layer_norm(
+    arguments = (
         x, normalized_shape, weight, bias, eps, axis, moments, residual, activation,
         out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
+    return cast(
+        Result,
+        _sets.by_axes(
+            "layer_norm",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.trailing(normalized_shape, axis),
+        ),
+    )
 
 
 @overload
@@ -202,6 +231,13 @@ def rms_norm(
     out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Result:
     """Divide by the root mean square over the last axis, or others: ``x / sqrt(mean(x**2) + eps) * weight``.
 
@@ -215,6 +251,7 @@ def rms_norm(
         of float32, as in PyTorch.
     {axis}
     {tail}
+    {selection}
 
     Returns
     -------
@@ -237,7 +274,16 @@ def rms_norm(
     array([[1., 1.],
            [1., 1.]])
     """
-    return _core.rms_norm(
+    arguments = (
         x, normalized_shape, weight, eps, axis, moments, residual, activation,
         out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
+    return cast(
+        Result,
+        _sets.by_axes(
+            "rms_norm",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.trailing(normalized_shape, axis),
+        ),
+    )

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, SupportsIndex, Unpack, overload
+from typing import Any, Literal, SupportsIndex, Unpack, cast, overload
 
 import numpy.typing as npt
 
 from anynorm import _sets
 from anynorm._moments import Moments
-from anynorm._shared import Activation, Array, Axis, Result, Sets, Tail, compiled, documented
+from anynorm._selection import Selection
+from anynorm._shared import Activation, Array, Axis, EngineTail, Excluded, NanPolicy, Result, Sets, compiled, documented
 
-# Only patterns run the bodies of these functions: see `compiled`.
+# Only patterns, selections and containers run the bodies of these functions: see `compiled`.
 
 
 @compiled
@@ -22,6 +23,12 @@ def moments(
     *,
     keepdims: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    nan_policy: NanPolicy = "propagate",
     **sizes: SupportsIndex,
 ) -> Moments:
     """Compute count, mean and sum of squared deviations along `axis`, in one read of `x`.
@@ -35,6 +42,7 @@ def moments(
     keepdims : bool, default False
         Keep the reduced axes with length 1, so that the result broadcasts against `x`.
     {num_threads}
+    {moments_selection}
     {sizes}
 
     Returns
@@ -68,7 +76,8 @@ def moments(
     >>> anynorm.moments(np.ones((8, 6, 5, 5)), "n (g c) h w -> g n", g=2).shape
     (2, 8)
     """
-    return _sets.moments(x, axis, keepdims, num_threads, sizes)
+    selection = Selection(labels, num_groups, segments, where, sample_weight, "zero", nan_policy)
+    return cast(Moments, _sets.by_pattern("moments", (x, axis, keepdims, num_threads), None, sizes, selection))
 
 
 @overload
@@ -82,7 +91,7 @@ def normalize(
     center: bool = True,
     residual: None = None,
     return_moments: Literal[False] = False,
-    **tail: Unpack[Tail],
+    **tail: Unpack[EngineTail],
 ) -> Array: ...
 @overload
 def normalize(
@@ -95,7 +104,7 @@ def normalize(
     center: bool = True,
     residual: None = None,
     return_moments: Literal[True],
-    **tail: Unpack[Tail],
+    **tail: Unpack[EngineTail],
 ) -> tuple[Array, Moments]: ...
 @overload
 def normalize(
@@ -108,7 +117,7 @@ def normalize(
     center: bool = True,
     residual: npt.ArrayLike,
     return_moments: Literal[False] = False,
-    **tail: Unpack[Tail],
+    **tail: Unpack[EngineTail],
 ) -> tuple[Array, Array]: ...
 @overload
 def normalize(
@@ -121,7 +130,7 @@ def normalize(
     center: bool = True,
     residual: npt.ArrayLike,
     return_moments: Literal[True],
-    **tail: Unpack[Tail],
+    **tail: Unpack[EngineTail],
 ) -> tuple[Array, Array, Moments]: ...
 @overload
 def normalize(
@@ -163,6 +172,13 @@ def normalize(
     out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
     parameters: str | None = None,
     **sizes: SupportsIndex,
 ) -> Result:
@@ -182,6 +198,7 @@ def normalize(
     center : bool, default True
         False holds the mean at 0, as RMS norm does.
     {tail}
+    {selection}
     {parameters}
     {sizes}
 
@@ -227,7 +244,9 @@ def normalize(
       n h w c -> n k
                    ^
     """
-    return _sets.normalize(
+    arguments = (
         x, axis, weight, bias, eps, center, moments, residual, activation,
-        out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads, parameters, sizes,
+        out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
+    selection = Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy)
+    return cast(Result, _sets.by_pattern("normalize", arguments, parameters, sizes, selection))

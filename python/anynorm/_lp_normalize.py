@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import SupportsIndex, cast
 
 import numpy.typing as npt
 
@@ -76,7 +76,8 @@ def lp_normalize(
     array([[ 0.75, -1.  ],
            [ 0.  ,  0.  ]])
     """
-    return _sets.lp_normalize(x, p, axis, eps, out, dtype, num_threads, sizes)
+    arguments = (x, p, axis, eps, out, dtype, num_threads)
+    return cast(Array, _sets.by_pattern("lp_normalize", arguments, None, sizes))
 
 
 @compiled
@@ -146,4 +147,5 @@ def lp_normalize_backward(
     >>> bool(abs(np.sum(x * anynorm.lp_normalize_backward(np.array([[1.0, 0.0]]), x))) < 1e-15)
     True
     """
-    return _sets.lp_normalize_backward(grad_output, x, p, axis, eps, out, dtype, num_threads, sizes)
+    arguments = (grad_output, x, p, axis, eps, out, dtype, num_threads)
+    return cast(Array, _sets.by_pattern("lp_normalize_backward", arguments, None, sizes))

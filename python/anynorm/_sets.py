@@ -1,236 +1,215 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls whose sets are not named by axes alone: patterns in the place of `axis`.
+"""Calls whose sets are not named by axes alone: patterns, labels, segments, masks, weights, and arrays that have them.
 
-Every operand of such a call becomes a view that the compiled module takes, and every result one that the caller
-expects; nothing is copied.
+A call by axes never comes here, see `compiled`. Every other one is put into the terms of the compiled module, and what
+comes back into those of the caller.
 """
 
 from __future__ import annotations
 
-import operator
-from typing import Any, SupportsIndex, cast
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from anynorm import _core, _patterns
+from anynorm import _core
+from anynorm._containers import Opened, opened
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._patterns import Plan
-from anynorm._shared import Result
+from anynorm._selection import Selection, groups_first, select, usable
+from anynorm._views import Sizes, Views, as_array, fit
 
 AnyArray = npt.NDArray[Any]
-Sizes = dict[str, SupportsIndex]
+Arguments = list[Any]
+NOTHING = Selection()
+
+ROLES: dict[str, Callable[[Views, str, Any], Any]] = {
+    **dict.fromkeys(("residual", "out", "sum_out", "grad_output", "grad_input"), Views.like_x),
+    **dict.fromkeys(("weight", "bias", "grad_weight", "grad_bias"), Views.parameter),
+    "moments": Views.given,
+}
 
 
-def lengths(function: str, sizes: Sizes) -> tuple[tuple[str, int], ...]:
-    for size in sizes.values():
-        if type(size) is not int:
-            break
-    else:  # in a third of the time
-        return cast(tuple[tuple[str, int], ...], tuple(sizes.items()))
-    try:
-        return tuple([(name, operator.index(size)) for name, size in sizes.items()])
-    except TypeError:
-        name, size = next(item for item in sizes.items() if not hasattr(item[1], "__index__"))
-        raise TypeError(f"{function}: expected the size {name} to be an int, got {type(size).__name__}") from None
+class Entry(NamedTuple):
+    """A function of the compiled module, and where its arguments are."""
+
+    call: Callable[..., Any]
+    place: dict[str, int]
+    operands: list[tuple[int, str, Callable[[Views, str, Any], Any]]]
+    selects: bool
 
 
-def refuse_pattern(function: str, parameters: str | None, sizes: Sizes) -> None:
-    """Of a call whose `axis` is no pattern."""
-    if sizes:  # in Python's own words, since it is Python's own error without patterns
-        raise TypeError(f"{function}() got an unexpected keyword argument '{next(iter(sizes))}'")
-    if parameters is not None:
-        raise ValueError(f"{function}: expected parameters with a pattern in the place of axis, got axes")
+class Channels(NamedTuple):
+    """The axes of a norm over everything but the channels, with the samples or without."""
+
+    axis: Any
+    samples: bool
 
 
-def fit(function: str, x: AnyArray, pattern: str, parameters: str | None, sizes: Sizes) -> Plan:
-    if parameters is not None and not isinstance(parameters, str):
-        raise TypeError(f"{function}: expected parameters to be a str or None, got {type(parameters).__name__}")
-    return _patterns.plan(function, pattern, parameters, x.shape, lengths(function, sizes) if sizes else ())
+def trailing(normalized_shape: Any, axis: Any) -> Any:
+    """The axes of layer and RMS norm."""
+    if normalized_shape is None:
+        return -1 if axis is None else axis
+    return tuple(range(-np.size(normalized_shape), 0))
 
 
-class Views:
-    """The operands of one call as its plan wants them, and its results as the caller does."""
-
-    __slots__ = ("function", "plan", "shape")
-
-    def __init__(self, function: str, x: AnyArray, plan: Plan) -> None:
-        self.function, self.plan, self.shape = function, plan, x.shape
-
-    def x(self, x: AnyArray) -> AnyArray:
-        return x if self.plan.split is None else x.reshape(self.plan.split)
-
-    def like_x(self, name: str, array: Any) -> Any:
-        """An operand of the shape of x; what is not an array is left for the compiled module to refuse."""
-        if self.plan.split is None or array is None or isinstance(array, (bool, np.bool_)):
-            return array
-        array = _array(array) if name in {"residual", "grad_output"} else array
-        if not isinstance(array, np.ndarray):
-            return array
-        if array.shape != self.shape:
-            raise ValueError(f"{self.function}: expected {name} of shape {self.shape}, got {array.shape}")
-        return array.reshape(self.plan.split)
-
-    def parameter(self, name: str, array: Any) -> Any:
-        """A weight or bias, or its gradient: with axes of its own pattern, or broadcast against x."""
-        own, split = self.plan.parameters, self.plan.split
-        if array is None or isinstance(array, (bool, np.bool_)) or (own is None and split is None):
-            return array
-        array = _array(array)
-        if own is not None:
-            if array.shape != own.shape:
-                raise ValueError(f"{self.function}: expected {name} of shape {own.shape}, got {array.shape}")
-            return own.to_x(array)
-        return array.reshape(self.broadcast(name, array.shape))
-
-    def broadcast(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of an operand that broadcasts against x, with the axes apart that are apart in x."""
-        result: list[int] = []
-        own = (1,) * (len(self.shape) - len(shape)) + shape
-        if len(own) != len(self.shape) or any(n not in (1, full) for n, full in zip(own, self.shape, strict=True)):
-            raise ValueError(
-                f"{self.function}: expected {name} of a shape that broadcasts to {self.shape}, got {shape}"
-            )
-        split = cast(tuple[int, ...], self.plan.split)
-        for n, parts in zip(own, self.plan.parts, strict=True):
-            apart = split[len(result) : len(result) + parts]
-            result += apart if n != 1 else (1,) * parts
-        return tuple(result)
-
-    def given(self, moments: Any) -> Any:
-        """Statistics of the shape that the right-hand side says, as the compiled module wants them."""
-        own = self.plan.statistics
-        if own is None or not isinstance(moments, Moments):
-            return moments
-        if moments.shape != own.shape:
-            raise ValueError(f"{self.function}: expected moments of shape {own.shape}, got {moments.shape}")
-        return Moments._wrap(own.to_x(moments._count), own.to_x(moments._mean), own.to_x(moments._m2))
-
-    def taken(self, moments: Moments) -> Moments:
-        own = self.plan.statistics
-        if own is None:
-            return moments
-        return Moments._wrap(own.from_x(moments._count), own.from_x(moments._mean), own.from_x(moments._m2))
-
-    def whole(self, result: AnyArray, given: AnyArray | None) -> AnyArray:
-        """A result of the shape of x: the array that the caller gave, or the new one."""
-        return result.reshape(self.shape) if given is None else given
+@functools.cache
+def entry(function: str) -> Entry:
+    call = getattr(_core, function)
+    parameters = inspect.signature(call).parameters
+    names = [each.name for each in parameters.values() if each.default is inspect.Parameter.empty]
+    operands = [(place, name, ROLES[name]) for place, name in enumerate(names) if name in ROLES]
+    places = {name: place for place, name in enumerate(names)}
+    return Entry(call, places, operands, len(names) < len(parameters))
 
 
-def _array(array: Any) -> AnyArray:
-    """As the compiled module reads it: an ndarray, but for masked arrays, which it refuses."""
-    return array if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
-
-
-def moments(x: Any, axis: Any, keepdims: Any, num_threads: Any, sizes: Sizes) -> Moments:
-    if not isinstance(axis, str):
-        refuse_pattern("moments", None, sizes)
-        return _core.moments(x, axis, keepdims, num_threads)
-    if keepdims is True:
-        raise ValueError("moments: expected keepdims to be False with a pattern, got True; write 1 behind the arrow")
-    x = x if type(x) is np.ndarray else _array(x)
-    plan = fit("moments", x, axis, None, sizes)
+def by_pattern(
+    function: str, arguments: Sequence[Any], parameters: str | None, sizes: Sizes, selection: Selection = NOTHING
+) -> Any:
+    """A call of the engine, whose `axis` may be a pattern."""
+    core = entry(function)
+    place = core.place["axis"]
+    pattern = arguments[place]
+    if not isinstance(pattern, str):
+        if sizes:  # in Python's own words, since it is Python's own error without patterns
+            raise TypeError(f"{function}() got an unexpected keyword argument '{next(iter(sizes))}'")
+        if parameters is not None:
+            raise ValueError(f"{function}: expected parameters with a pattern in the place of axis, got axes")
+        return by_axes(function, arguments, selection, pattern)
+    values = list(arguments)
+    if "keepdims" in core.place and values[core.place["keepdims"]] is True:
+        raise ValueError(
+            f"{function}: expected keepdims to be False with a pattern, got True; write 1 behind the arrow"
+        )
+    x = values[core.place["x"]]
+    if not core.selects:
+        x = values[core.place["x"]] = as_array(x)
+    elif type(x) is not np.ndarray or not selection.is_nothing:
+        return _select(function, values, selection, lambda x: fit(function, x, pattern, parameters, sizes))
+    plan = fit(function, x, pattern, parameters, sizes)
+    values[place] = plan.axis
     if plan.is_plain:
-        return _core.moments(x, plan.axis, keepdims, num_threads)
-    views = Views("moments", x, plan)
-    return views.taken(_core.moments(views.x(x), plan.axis, keepdims, num_threads))
+        return core.call(*values)
+    return _through_views(core, values, Views(function, x.shape, plan), ())
 
 
-def normalize(
-    x: Any, axis: Any, weight: Any, bias: Any, eps: Any, center: Any, moments: Any, residual: Any, activation: Any,
-    out: Any, sum_out: Any, dtype: Any, out_scale: Any, out_zero_point: Any, return_moments: Any, num_threads: Any,
-    parameters: str | None, sizes: Sizes,
-) -> Result:  # fmt: skip
+def by_axes(function: str, arguments: Sequence[Any], selection: Selection, axis: Any) -> Any:
+    """A call whose sets are named by axes, in the terms of NumPy; `axis` None are all of them."""
+    core = entry(function)
+    if not core.selects or (selection.is_nothing and type(arguments[core.place["x"]]) is np.ndarray):
+        return core.call(*arguments)
+    return _select(function, list(arguments), selection, axis)
+
+
+def _select(function: str, values: Arguments, selection: Selection, how: Any) -> Any:
+    """`how` the sets are named: by axes, or as the plan that it makes of x."""
+    core = entry(function)
+    x = opened(function, "x", values[core.place["x"]])
+    _open_gradient(function, core, values, x)
     views = None
-    if isinstance(axis, str):
-        x = x if type(x) is np.ndarray else _array(x)
-        plan = fit("normalize", x, axis, parameters, sizes)
-        axis = plan.axis
-        if not plan.is_plain:
-            views = Views("normalize", x, plan)
-    else:
-        refuse_pattern("normalize", parameters, sizes)
+    shape, reduced = x.array.shape, _axes(how, x.array.ndim)
+    if callable(how):
+        plan = how(x.array)
+        views = Views(function, x.array.shape, plan)
+        values[core.place["axis"]] = plan.axis
+        shape, reduced = plan.split or x.array.shape, plan.axis
+    values[core.place["x"]] = x.array
+    if x.where is not None:
+        given = selection.where
+        selection = selection._replace(where=x.where if given is None or given is True else x.where & given)
+    selected = select(function, selection, shape, reduced, x.segments)
+    residual = values[core.place["residual"]] if "residual" in core.place else None
+    where, nan = usable(function, selection.nan_policy, selected.where, x.array, residual)
+    selected = selected._replace(where=where)
+    if views is not None:
+        views.lead = groups_first(selected)
+        selected = views.selected(selected)
+    extra = tuple(selected) if function != "moments" else tuple(selected)[:-1]
+    plain = selected.segments is None and where is None and selected.labels is None and selected.sample_weight is None
+    result = _through_views(core, values, views, () if plain and selected.excluded == "zero" else extra)
+    return _as_given(core, values, result, x, nan)
+
+
+def _axes(how: Any, rank: int) -> list[int]:
+    """Axes counted from 0; what is none is left for the compiled module to refuse."""
+    if how is None:
+        return list(range(rank))
+    if isinstance(how, Channels):
+        channels = _axes(how.axis, rank)
+        return [axis for axis in range(0 if how.samples else 1, rank) if axis not in channels]
+    axes = how if isinstance(how, tuple) else (how,)
+    return [int(axis) % rank for axis in axes if isinstance(axis, (int, np.integer)) and -rank <= axis < rank]
+
+
+def _open_gradient(function: str, core: Entry, values: Arguments, x: Opened) -> None:
+    place = core.place.get("grad_output")
+    if place is None or x.close is None:
+        return
+    grad = opened(function, "grad_output", values[place])
+    if x.segments is not None and not (grad.segments is not None and np.array_equal(grad.segments, x.segments)):
+        raise ValueError(f"{function}: expected grad_output of lists as long as those of x")
+    values[place] = grad.array
+
+
+def _through_views(core: Entry, values: Arguments, views: Views | None, extra: tuple[Any, ...]) -> Any:
     if views is None:
-        return _core.normalize(
-            x, axis, weight, bias, eps, center, moments, residual, activation,
-            out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
-        )  # fmt: skip
-    result = _core.normalize(
-        views.x(x), axis, views.parameter("weight", weight), views.parameter("bias", bias), eps, center,
-        views.given(moments), views.like_x("residual", residual), activation,
-        views.like_x("out", out), views.like_x("sum_out", sum_out), dtype, out_scale, out_zero_point, return_moments,
-        num_threads,
-    )  # fmt: skip
+        return core.call(*values, *extra)
+    values = list(values)
+    if "grad_weight" in core.place:  # made here, in the shape that the caller's parameter has
+        for name in ("weight", "bias"):
+            place = core.place[f"grad_{name}"]
+            values[place] = _gradient_like(values[core.place[name]], values[place])
+    passed = list(values)
+    passed[core.place["x"]] = views.x(values[core.place["x"]])
+    for place, name, arrange in core.operands:
+        if passed[place] is not None:
+            passed[place] = arrange(views, name, passed[place])
+    result = core.call(*passed, *extra)
+
+    def whole(array: Any, name: str) -> Any:
+        given = values[core.place[name]] if name in core.place else None
+        return given if isinstance(given, np.ndarray) or array is None else array.reshape(views.shape)
+
+    if isinstance(result, Gradients):
+        weight, bias = (values[core.place[name]] for name in ("grad_weight", "grad_bias"))
+        return Gradients(
+            whole(result.grad_input, "grad_input") if result.grad_input is not None else None,
+            None if result.grad_weight is None else weight,
+            None if result.grad_bias is None else bias,
+        )
+    if isinstance(result, Moments):
+        return views.taken(result)
     if not isinstance(result, tuple):
-        return views.whole(result, out)
-    y, *rest = cast(tuple[Any, ...], result)
-    behind = [views.taken(each) if isinstance(each, Moments) else views.whole(each, sum_out) for each in rest]
-    return cast(Result, (views.whole(y, out), *behind))
-
-
-def normalize_backward(
-    grad_output: Any, x: Any, axis: Any, weight: Any, bias: Any, eps: Any, center: Any, frozen: Any, moments: Any,
-    activation: Any, grad_input: Any, grad_weight: Any, grad_bias: Any, num_threads: Any, parameters: str | None,
-    sizes: Sizes,
-) -> Gradients:  # fmt: skip
-    if not isinstance(axis, str):
-        refuse_pattern("normalize_backward", parameters, sizes)
-        return _core.normalize_backward(
-            grad_output, x, axis, weight, bias, eps, center, frozen, moments, activation, grad_input, grad_weight,
-            grad_bias, num_threads,
-        )  # fmt: skip
-    x = x if type(x) is np.ndarray else _array(x)
-    views = Views("normalize_backward", x, fit("normalize_backward", x, axis, parameters, sizes))
-    new_weight, new_bias = _gradient_like(weight, grad_weight), _gradient_like(bias, grad_bias)
-    found = _core.normalize_backward(
-        views.like_x("grad_output", grad_output), views.x(x), views.plan.axis, views.parameter("weight", weight),
-        views.parameter("bias", bias), eps, center, frozen, views.given(moments), activation,
-        views.like_x("grad_input", grad_input), views.parameter("grad_weight", new_weight),
-        views.parameter("grad_bias", new_bias), num_threads,
-    )  # fmt: skip
-    given = grad_input if isinstance(grad_input, np.ndarray) else None
-    return Gradients(
-        None if found.grad_input is None else views.whole(found.grad_input, given),
-        None if found.grad_weight is None else cast(AnyArray, new_weight),
-        None if found.grad_bias is None else cast(AnyArray, new_bias),
-    )
+        return whole(result, "out")
+    y, *rest = result
+    behind = [views.taken(each) if isinstance(each, Moments) else whole(each, "sum_out") for each in rest]
+    return (whole(y, "out"), *behind)
 
 
 def _gradient_like(parameter: Any, gradient: Any) -> Any:
     """Where to write the gradient of a parameter: the array that is given, or a new one of the parameter's shape."""
     if parameter is None or not (gradient is None or gradient is True):
         return gradient
-    parameter = np.asarray(parameter)
+    parameter = as_array(parameter)
     return np.empty(parameter.shape, parameter.dtype)
 
 
-def lp_normalize(x: Any, p: Any, axis: Any, eps: Any, out: Any, dtype: Any, num_threads: Any, sizes: Sizes) -> AnyArray:
-    if not isinstance(axis, str):
-        refuse_pattern("lp_normalize", None, sizes)
-        return _core.lp_normalize(x, p, axis, eps, out, dtype, num_threads)
-    x = x if type(x) is np.ndarray else _array(x)
-    views = Views("lp_normalize", x, fit("lp_normalize", x, axis, None, sizes))
-    y = _core.lp_normalize(views.x(x), p, views.plan.axis, eps, views.like_x("out", out), dtype, num_threads)
-    return views.whole(y, out)
+def _as_given(core: Entry, values: Arguments, result: Any, x: Opened, nan: AnyArray | None) -> Any:
+    """NaN where `nan_policy` has left it, and new arrays in the container that x came in."""
 
+    def wrapped(array: Any, name: str) -> Any:
+        given = values[core.place[name]] if name in core.place else None
+        return array if x.close is None or array is None or isinstance(given, np.ndarray) else x.close(array)
 
-def lp_normalize_backward(
-    grad_output: Any, x: Any, p: Any, axis: Any, eps: Any, out: Any, dtype: Any, num_threads: Any, sizes: Sizes
-) -> AnyArray:
-    if not isinstance(axis, str):
-        refuse_pattern("lp_normalize_backward", None, sizes)
-        return _core.lp_normalize_backward(grad_output, x, p, axis, eps, out, dtype, num_threads)
-    x = x if type(x) is np.ndarray else _array(x)
-    views = Views("lp_normalize_backward", x, fit("lp_normalize_backward", x, axis, None, sizes))
-    found = _core.lp_normalize_backward(
-        views.like_x("grad_output", grad_output),
-        views.x(x),
-        p,
-        views.plan.axis,
-        eps,
-        views.like_x("out", out),
-        dtype,
-        num_threads,
-    )
-    return views.whole(found, out)
+    if isinstance(result, Gradients):
+        return result._replace(grad_input=wrapped(result.grad_input, "grad_input"))
+    if isinstance(result, Moments):
+        return result
+    y, *rest = result if isinstance(result, tuple) else (result,)
+    if nan is not None and y.dtype.kind in "fV":
+        np.copyto(y, np.nan, where=nan, casting="unsafe")
+    arrays = [wrapped(y, "out"), *(each if isinstance(each, Moments) else wrapped(each, "sum_out") for each in rest)]
+    return cast(Any, tuple(arrays) if isinstance(result, tuple) else arrays[0])

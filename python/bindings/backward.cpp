@@ -252,7 +252,7 @@ PyMethodDef methods[] = {
         "group_norm_backward($module, grad_output, x, num_groups, weight, bias, eps, "
         "channel_axis, moments, activation, "
         "grad_input, grad_weight, grad_bias, num_threads, "
-        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+        "labels=None, label_count=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     selecting_method<instance_norm_backward, 16>(
         "instance_norm_backward",
         "instance_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, use_input_stats, "

@@ -95,7 +95,7 @@ PyMethodDef methods[] = {
         "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, "
         "moments, residual, activation, out, sum_out, dtype, "
         "out_scale, out_zero_point, return_moments, num_threads, "
-        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+        "labels=None, label_count=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     selecting_method<instance_norm, 24>(
         "instance_norm",
         "instance_norm($module, x, running_mean, running_var, weight, bias, use_input_stats, momentum, "
