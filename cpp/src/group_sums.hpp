@@ -79,9 +79,9 @@ class GroupGeometry {
 
   private:
     static bool same_blocks(const Reduction& a, const Reduction& b) noexcept {
-        return a.kernel == b.kernel && !b.packed && !b.one_column && a.fold == b.fold &&
-               a.interleave == b.interleave && a.n == b.n && a.runs == b.runs && a.block_n == b.block_n &&
-               a.block_runs == b.block_runs && a.blocks == b.blocks && a.chunk_blocks == b.chunk_blocks;
+        return a.kernel == b.kernel && !b.packed && !b.one_column && a.fold == b.fold && a.interleave == b.interleave &&
+               a.n == b.n && a.runs == b.runs && a.block_n == b.block_n && a.block_runs == b.block_runs &&
+               a.blocks == b.blocks && a.chunk_blocks == b.chunk_blocks;
     }
 
     const Nest& nest_;
@@ -179,7 +179,8 @@ class GroupSums {
         if (reduction.cells_loop < 0) return 1;
         const std::int64_t all = shape.compact.loops[reduction.cells_loop].n;
         // Joined rows must stay whole.
-        return reduction.interleave > 1 ? all : std::min(all, std::max<std::int64_t>(1, strip_columns / reduction.fold));
+        return reduction.interleave > 1 ? all
+                                        : std::min(all, std::max<std::int64_t>(1, strip_columns / reduction.fold));
     }
 
     /// Loops of one set, or of a strip of `count` sets.
@@ -230,8 +231,8 @@ class GroupSums {
     }
 
     /// Sets that lie side by side.
-    void sum_strip(const GroupShape& shape, const X* from, std::int64_t weight, std::int64_t count,
-                   std::int64_t chunk, Cell* out, double* squares) {
+    void sum_strip(const GroupShape& shape, const X* from, std::int64_t weight, std::int64_t count, std::int64_t chunk,
+                   Cell* out, double* squares) {
         set_loops(shape, count);
         if (weight_.given()) return weigh_strip(shape, from, weight, count, chunk, out, squares);
         const Reduction& reduction = shape.reduction;

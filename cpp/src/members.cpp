@@ -222,7 +222,7 @@ std::int64_t Members::first_of_range(std::int64_t family, std::int64_t group) co
     if (n == 0) return -1;
     const std::uint32_t* const order =
         order_.data() + family * positions_ + table_[static_cast<std::size_t>(family * (groups_ + 1) + group)];
-    return order[n - 1] - order[0] == static_cast<std::uint32_t>(n - 1) ? order[0] : -1;
+    return order[n - 1] - order[0] == static_cast<std::uint32_t>(n - 1) ? static_cast<std::int64_t>(order[0]) : -1;
 }
 
 std::int64_t Members::offset_of(std::int64_t position, Operand operand) const noexcept {
@@ -235,8 +235,8 @@ std::int64_t Members::offset_of(std::int64_t position, Operand operand) const no
     return offset;
 }
 
-void Members::offsets(std::int64_t family, std::int64_t group, std::int64_t first, std::int64_t count,
-                      Operand operand, std::int64_t* out) const noexcept {
+void Members::offsets(std::int64_t family, std::int64_t group, std::int64_t first, std::int64_t count, Operand operand,
+                      std::int64_t* out) const noexcept {
     if (kind_ == Kind::order) {
         const std::uint32_t* const order = order_.data() + family * positions_ +
                                            table_[static_cast<std::size_t>(family * (groups_ + 1) + group)] + first;

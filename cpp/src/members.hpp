@@ -45,9 +45,7 @@ class Members {
     /// Members are counted in stretches of so many positions.
     static constexpr std::int64_t stretch = 4096;
 
-    bool is_member(std::int64_t where) const noexcept {
-        return mask_ == nullptr || mask_[where] != 0;
-    }
+    bool is_member(std::int64_t where) const noexcept { return mask_ == nullptr || mask_[where] != 0; }
     void find_ranges(const Selection& selection);
     void count_ranks(int threads);
     void sort_labels(const Selection& selection, int threads);

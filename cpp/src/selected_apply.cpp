@@ -172,9 +172,9 @@ class SelectedPass {
     void find_cells(std::int64_t cell, std::int64_t labels, std::int64_t where, std::int64_t n, std::int64_t group) {
         members_ = 0;
         for (std::int64_t i = 0; i < n; ++i) {
-            const std::int64_t own = group >= 0 ? group
-                                                : group_at(labels + i * inner_.stride[op_labels],
-                                                           where + i * inner_.stride[op_where]);
+            const std::int64_t own =
+                group >= 0 ? group
+                           : group_at(labels + i * inner_.stride[op_labels], where + i * inner_.stride[op_where]);
             is_member_[i] = own >= 0;
             if (own < 0) {
                 mean_[i] = mean_lo_[i] = rstd_[i] = 0;

@@ -149,8 +149,7 @@ class Statistics {
 
     void merge_chunks(const Split& split, Cell* cells, double* weight2) {
         Cell* const into = partial_.data() + split.partial;
-        double* const squares =
-            operands_.sample_weight.given() ? partial_squares_.data() + split.partial : nullptr;
+        double* const squares = operands_.sample_weight.given() ? partial_squares_.data() + split.partial : nullptr;
         for (std::int64_t chunk = 1; chunk < split.chunks; ++chunk) {
             kernels_.merge_cells(into, into + chunk * sets_, sets_);
             for (std::int64_t i = 0; squares != nullptr && i < sets_; ++i) squares[i] += squares[chunk * sets_ + i];
@@ -186,9 +185,8 @@ class Statistics {
 
 void selected_moments(const kernels::KernelTable& table, const SelectedOperands& operands, const Nest& nest,
                       const Members& members, int threads, Cell* cells, double* weight2) {
-    with_type(operands.x, [&]<class X>(X*) {
-        Statistics<X>(table, operands, nest, members).run(threads, cells, weight2);
-    });
+    with_type(operands.x,
+              [&]<class X>(X*) { Statistics<X>(table, operands, nest, members).run(threads, cells, weight2); });
 }
 
 }  // namespace anynorm::detail

@@ -68,7 +68,8 @@ void check_segments(const char* caller, const Selection& selection, const Tensor
     const auto check = [&](std::int64_t value) {
         if (value < last || value > x.shape[0]) {
             fail(caller,
-                 "segments that rise from at least 0 to at most " + std::to_string(x.shape[0]) + ", the length of axis 0",
+                 "segments that rise from at least 0 to at most " + std::to_string(x.shape[0]) +
+                     ", the length of axis 0",
                  std::to_string(value) + (value < last ? " after " + std::to_string(last) : ""));
         }
         last = value;

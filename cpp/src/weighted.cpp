@@ -30,8 +30,8 @@ Cell not_finite(const X* x, const double* weight, std::int64_t rows, std::int64_
 }  // namespace
 
 template <class X>
-void weighted_columns(const X* x, const double* weight, std::int64_t rows, std::int64_t columns, bool center,
-                      Cell* out, double* squares) noexcept {
+void weighted_columns(const X* x, const double* weight, std::int64_t rows, std::int64_t columns, bool center, Cell* out,
+                      double* squares) noexcept {
     double c[max_weighted_columns], s0[max_weighted_columns], s1[max_weighted_columns], s2[max_weighted_columns],
         q[max_weighted_columns];
     for (std::int64_t j = 0; j < columns; ++j) {
@@ -95,9 +95,9 @@ Cell weighted_row(const X* x, const double* weight, std::int64_t n, bool center,
     return all;
 }
 
-#define ANYNORM_INSTANTIATE(X)                                                                                    \
-    template void weighted_columns<X>(const X*, const double*, std::int64_t, std::int64_t, bool, Cell*, double*) \
-        noexcept;                                                                                                 \
+#define ANYNORM_INSTANTIATE(X)                                                                          \
+    template void weighted_columns<X>(const X*, const double*, std::int64_t, std::int64_t, bool, Cell*, \
+                                      double*) noexcept;                                                \
     template Cell weighted_row<X>(const X*, const double*, std::int64_t, bool, double&) noexcept;
 ANYNORM_INSTANTIATE(float)
 ANYNORM_INSTANTIATE(double)
