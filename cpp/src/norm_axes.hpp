@@ -53,11 +53,21 @@ inline void split(TensorView& view, int axis, std::int64_t parts) {
 inline void split(Selection& selection, int rank, int axis, std::int64_t parts) {
     for (TensorView* view : {&selection.labels, &selection.where, &selection.sample_weight}) {
         const int own = axis - (rank - view->rank);
-        if (!view->given() || own < 0) continue;
+        if (!view->given() || own < 0 || view->rank > rank) continue;  // more axes than x are refused later
         const bool broadcasts = view->shape[own] == 1;
         split(*view, own, parts);
         if (broadcasts) view->shape[own] = view->shape[own + 1] = 1;
     }
+}
+
+/// The sets of a norm: its axes, and what the caller selects of them.
+template <class Options>
+Grouping sets_over(const Axes& axes, const Options& options) {
+    Grouping sets{.reduce = axes};
+    if constexpr (requires { options.selection; }) {
+        if (options.selection.any()) sets.selection = options.selection;
+    }
+    return sets;
 }
 
 inline void check_parameter(const char* caller, const char* what, const TensorView& view, const std::int64_t* shape,

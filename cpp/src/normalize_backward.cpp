@@ -3,6 +3,8 @@
 #include "gradients.hpp"
 #include "overlap.hpp"
 #include "parallel.hpp"
+#include "selected.hpp"
+#include "selected_gradients.hpp"
 #include "statistics_views.hpp"
 #include "validate.hpp"
 
@@ -12,7 +14,7 @@ namespace {
 using namespace detail;
 
 void check_inputs(const char* caller, const TensorView& grad_output, const TensorView& x, AxisSet reduced,
-                  const NormalizeBackwardOptions& options) {
+                  const Selection& selection, const NormalizeBackwardOptions& options) {
     check_view(caller, "grad_output", grad_output);
     check_shape(caller, "grad_output", grad_output, x.shape, x.rank);
     for (const Named& parameter : {Named{"weight", options.weight}, Named{"bias", options.bias}}) {
@@ -31,11 +33,12 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
     if (!given.count.given() || !given.mean.given() || !given.m2.given()) {
         fail(caller, "given moments with count, mean and m2", "some of them");
     }
+    if (selection.any()) return check_selected_statistics(caller, given, selection, x, reduced);
     check_statistics(caller, given, x, reduced);
 }
 
-void check_gradients(const char* caller, const TensorView& grad_output, const TensorView& x, const Gradients& gradients,
-                     const NormalizeBackwardOptions& options) {
+void check_gradients(const char* caller, const TensorView& grad_output, const TensorView& x, const Selection& selection,
+                     const Gradients& gradients, const NormalizeBackwardOptions& options) {
     const Named outputs[] = {{"grad_input", gradients.grad_input},
                              {"grad_weight", gradients.grad_weight},
                              {"grad_bias", gradients.grad_bias}};
@@ -64,6 +67,7 @@ void check_gradients(const char* caller, const TensorView& grad_output, const Te
     for (const Named& output : outputs) {
         if (!output.view.given()) continue;
         check_output(caller, output.what, output.view);
+        if (selection.any()) check_selection_apart(caller, output.what, output.view, selection);
         for (const Named& input : inputs) {
             const bool may_be_same = &output == outputs && &input < inputs + 2;
             if (!input.view.given() || (may_be_same && same_view(output.view, input.view))) continue;
@@ -93,8 +97,12 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     const char* caller = options.caller;
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
-    check_inputs(caller, grad_output, x, reduced, options);
-    check_gradients(caller, grad_output, x, gradients, options);
+    if (sets.selection.any()) {
+        check_selection(caller, sets.selection, x, reduced);
+        check_excluded(caller, options.excluded);
+    }
+    check_inputs(caller, grad_output, x, reduced, sets.selection, options);
+    check_gradients(caller, grad_output, x, sets.selection, gradients, options);
     const kernels::KernelTable& table = active_kernels();
     if (x.size() == 0) {
         store_zeros(gradients.grad_weight);
@@ -125,8 +133,13 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     if (reads_bias) strides.set(op_bias, broadcast_strides(options.bias, x));
     if (gradients.grad_weight.given()) strides.set(op_grad_weight, broadcast_strides(gradients.grad_weight, x));
     if (gradients.grad_bias.given()) strides.set(op_grad_bias, broadcast_strides(gradients.grad_bias, x));
-    add_statistics_strides(strides, options.given, x, reduced);
     ThreadShare threads(options.num_threads);
+    if (sets.selection.any()) {
+        const Nest nest = make_selected_nest(x, reduced, sets.selection, options.given, strides);
+        return run_selected_gradients(nest, {caller, call, sets.selection, options.given, options.excluded},
+                                      threads.count());
+    }
+    add_statistics_strides(strides, options.given, x, reduced);
     Plan plan = make_gradient_plan(make_nest(x, reduced, strides), call, threads.count());
     threads.keep(plan.threads);
     run_gradient_plan(plan, call, table);

@@ -30,16 +30,6 @@ void pass_on(const char* caller, const Options& options, NormalizeOptions& engin
     if constexpr (requires { options.excluded; }) engine.excluded = options.excluded;
 }
 
-/// The sets of a norm: its axes, and what the caller selects of them.
-template <class Options>
-Grouping sets_over(const Axes& axes, const Options& options) {
-    Grouping sets{.reduce = axes};
-    if constexpr (requires { options.selection; }) {
-        if (options.selection.any()) sets.selection = options.selection;
-    }
-    return sets;
-}
-
 /// A view of statistics without the axes that were averaged over, which it may have at length 1.
 TensorView compact(const TensorView& view, const Axes& kept, int rank) {
     if (!view.given() || view.rank != rank || kept.size == rank) return view;
@@ -194,8 +184,7 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
         running_as_moments(options.running, samples, norm.per_sample, engine.given);
     }
     // One element has no unbiased variance to learn; a batch of such sets is normalized to nothing but bias.
-    const bool refuses =
-        options.one_element == OneElement::raise && norm.input_statistics && !sets.selection.any();
+    const bool refuses = options.one_element == OneElement::raise && norm.input_statistics && !sets.selection.any();
     if (refuses && (options.running.mean.given() || !norm.per_sample) && !options.given.given() && x.size() > 0 &&
         x.size() == channels * samples) {
         fail(caller, "more than one value per channel to train with", "x of shape " + shape_text(x));

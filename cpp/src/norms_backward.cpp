@@ -17,6 +17,7 @@ void pass_on(const char* caller, const Options& options, NormalizeBackwardOption
     engine.num_threads = options.num_threads;
     if constexpr (requires { options.fusion; }) engine.activation = options.fusion.activation;
     if (options.given.given()) engine.given = options.given;
+    engine.excluded = options.excluded;
 }
 
 /// The gradients with those of the parameters placed along x.
@@ -39,6 +40,10 @@ void channel_norm_backward(const char* caller, bool per_sample, bool input_stati
     check_parameter(caller, "weight", options.weight, &channels, 1);
     check_parameter(caller, "bias", options.bias, &channels, 1);
     check_running(caller, options.running, channels);
+    const Grouping sets = sets_over(all_axes_except(x.rank, per_sample ? 0 : channel, channel), options);
+    if (sets.selection.splits() && options.running.mean.given()) {
+        fail(caller, "no running statistics where labels or segments split the channels", "some");
+    }
     NormalizeBackwardOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
     place(options.bias, {channel}, x.rank, engine.bias);
@@ -52,7 +57,6 @@ void channel_norm_backward(const char* caller, bool per_sample, bool input_stati
             running_as_moments(options.running, x.shape[0], per_sample, engine.given);
         }
     }
-    const Grouping sets{.reduce = all_axes_except(x.rank, per_sample ? 0 : channel, channel)};
     normalize_backward(grad_output, x, sets, placed(caller, gradients, {channel}, &channels, x.rank), engine);
 }
 
@@ -70,7 +74,7 @@ void layer_norm_backward(const TensorView& grad_output, const TensorView& x, con
     place(options.bias, normalized.axes, x.rank, engine.bias);
     engine.eps = options.eps;
     pass_on(caller, options, engine);
-    normalize_backward(grad_output, x, {.reduce = normalized.axes},
+    normalize_backward(grad_output, x, sets_over(normalized.axes, options),
                        placed(caller, gradients, normalized.axes, normalized.shape, x.rank), engine);
 }
 
@@ -86,7 +90,7 @@ void rms_norm_backward(const TensorView& grad_output, const TensorView& x, const
     engine.eps = options.eps.value_or(epsilon_for(x.dtype));
     engine.center = false;
     pass_on(caller, options, engine);
-    normalize_backward(grad_output, x, {.reduce = normalized.axes},
+    normalize_backward(grad_output, x, sets_over(normalized.axes, options),
                        placed(caller, gradients, normalized.axes, normalized.shape, x.rank), engine);
 }
 
@@ -115,8 +119,9 @@ void group_norm_backward(const TensorView& grad_output, const TensorView& x, std
                              &engine.weight, &engine.bias}) {
         split(*view, channel, num_groups);
     }
-    normalize_backward(grouped_output, grouped_x, {.reduce = all_axes_except(grouped_x.rank, 0, channel)}, grouped,
-                       engine);
+    Grouping sets = sets_over(all_axes_except(grouped_x.rank, 0, channel), options);
+    split(sets.selection, x.rank, channel, num_groups);
+    normalize_backward(grouped_output, grouped_x, sets, grouped, engine);
 }
 
 void instance_norm_backward(const TensorView& grad_output, const TensorView& x, const Gradients& gradients,
