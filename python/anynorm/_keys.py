@@ -89,7 +89,7 @@ def _of_pandas(keys: Any) -> Codes:
         return Codes(np.asarray(values.codes), np.asarray(values.categories))
     if values.dtype.kind == "f":
         raise TypeError(f"codes: expected keys of integers, strings, dates or objects, got {values.dtype}")
-    labels, names = pd.factorize(values, sort=True)
+    labels, names = pd.Series(values).factorize(sort=True)
     return Codes(labels, np.asarray(names))
 
 
