@@ -100,6 +100,7 @@ class Registry {
             add_columns_beside("moments_column_beside", size);
             add_gradient_sums("gradient_sums_column", kernels_.gradient_sums_column, size, true);
         }
+        for (const Size& size : column_sizes) add_grouped_sums(size);
         add_cells();
         add_conversions();
         add_fusion(anynorm::detail::kernels_of(isa_)->activations);
@@ -256,6 +257,20 @@ class Registry {
                  *const rstd = values(operands_->rstd);
         add("coefficients", size, cell_count, cell_count * (sizeof(Cell) + 3 * sizeof(C)),
             [=, kernel = kernels_.coefficients] { kernel(from, cell_count, 1e-5, mean, low, rstd); });
+    }
+
+    /// Rows whose groups alternate, as those of a batch do.
+    void add_grouped_sums(const Size& size) const {
+        constexpr std::int64_t groups = 4;
+        const auto group_of = std::make_shared<std::vector<std::int32_t>>();
+        for (std::int64_t row = 0; row < size.rows; ++row) group_of->push_back(static_cast<std::int32_t>(row % groups));
+        const std::int64_t stride = 3 * whole_packs(size.n);
+        const auto sums = std::make_shared<std::vector<double>>(static_cast<std::size_t>(groups * stride));
+        const X* const x = Operands<X>::elements_of(operands_->x);
+        add("grouped_sums", size.name(), size.elements(),
+            size.elements() * sizeof(X) + groups * stride * sizeof(double), [=, kernel = kernels_.grouped_sums] {
+                kernel({size.rows, size.n, x, size.n, group_of->data(), sums->data(), stride});
+            });
     }
 
     void add_conversions() const {

@@ -62,17 +62,13 @@ class Compaction {
             return;
         }
         const Step& inner = loops_[depth_ - 1];
+        if (depth_ == 2 && loops_[0].selected && inner.stride == 1 && index[1] == 0 && n % inner.n == 0) {
+            return copy_rows(from, members, index[0], n / inner.n, inner.n, out);
+        }
         while (n > 0) {
             std::int64_t offset = 0, following = 0;
             for (int i = 0; i < depth_ - 1; ++i) {
-                if (!loops_[i].selected) {
-                    offset += index[i] * loops_[i].stride;
-                    continue;
-                }
-                const std::int64_t* const member = members.at(index[i], following);
-                offset += *member;
-                // Members may lie anywhere: what is copied soon is fetched now.
-                if (following > ahead) __builtin_prefetch(from + member[ahead]);
+                offset += loops_[i].selected ? *members.at(index[i], following) : index[i] * loops_[i].stride;
             }
             std::int64_t& at = index[depth_ - 1];
             std::int64_t count = std::min(inner.n - at, n);
@@ -104,8 +100,33 @@ class Compaction {
         std::int64_t n, stride;
         bool selected;
     };
-    /// Rows of a cache line each take 4 ns to copy, a line from memory 100 ns to come.
+    /// A row of one line takes 4 ns to copy, a line from memory 100 ns to come.
     static constexpr std::int64_t ahead = 24;
+
+    /// Whole rows of members, which may lie anywhere: what is copied soon is fetched now.
+    template <class T, class From>
+    static void copy_rows(const From* from, MemberOffsets& members, std::int64_t first, std::int64_t rows,
+                          std::int64_t n, T* out) noexcept {
+        constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(From));
+        const std::int64_t fetched = std::min<std::int64_t>(n, 8 * line);
+        while (rows > 0) {
+            std::int64_t following = 0;
+            const std::int64_t* const member = members.at(first, following);
+            const std::int64_t count = std::min(rows, following);
+            for (std::int64_t row = 0; row < count; ++row) {
+                if (row + ahead < following) {
+                    const From* const next = from + member[row + ahead];
+                    for (std::int64_t i = 0; i < fetched; i += line) __builtin_prefetch(next + i);
+                    __builtin_prefetch(next + fetched - 1);
+                }
+                const From* const p = from + member[row];
+                for (std::int64_t i = 0; i < n; ++i) out[i] = convert<T>(p[i]);
+                out += n;
+            }
+            first += count;
+            rows -= count;
+        }
+    }
 
     template <class T, class From>
     static T convert(From value) noexcept {

@@ -2,9 +2,11 @@
 #include "selected.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
+#include "grouped_columns.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
 #include "selected_apply.hpp"
@@ -40,8 +42,8 @@ void apply_selected(const SelectedCall& call, const Nest& nest, const Cell* cell
     using C = kernels::Compute<A>;
     const kernels::Kernels<A>& kernels = kernels_for<A>(table);
     const std::int64_t group_cells = nest.cells(), sets = group_cells * group_count(call.selection);
-    std::vector<C> memory(static_cast<std::size_t>(3 * sets));
-    const Coefficients<C> coefficients{memory.data(), memory.data() + sets, memory.data() + 2 * sets};
+    const auto memory = std::make_unique_for_overwrite<C[]>(static_cast<std::size_t>(3 * sets));
+    const Coefficients<C> coefficients{memory.get(), memory.get() + sets, memory.get() + 2 * sets};
     kernels.coefficients(cells, sets, call.eps, coefficients.mean, coefficients.mean_lo, coefficients.rstd);
     C one = 1, zero = 0;
     SelectedApply apply{{elements_of(call.x), elements_of(call.y), {&one, stored_as<C>()}, {&zero, stored_as<C>()}},
@@ -104,6 +106,16 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
     }
 }
 
+void selected_statistics(const char* caller, const kernels::KernelTable& table, const SelectedOperands& operands,
+                         const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2) {
+    if (weight2 == nullptr && are_grouped_columns(selection, loops) &&
+        grouped_columns(table, operands, selection, loops, threads, cells)) {
+        return;
+    }
+    const Members members(caller, selection, loops, threads);
+    selected_moments(table, operands, loops, members, threads, cells, weight2);
+}
+
 namespace {
 
 /// No elements: every set is empty, unless the caller has moments.
@@ -139,35 +151,34 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     const Plan plan = make_plan(nest, request);
     threads.keep(plan.threads);
     const std::int64_t sets = nest.cells() * group_count(call.selection);
-    std::vector<Cell> cells(static_cast<std::size_t>(sets));
+    const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(sets));
     std::vector<double> weight2(
         static_cast<std::size_t>(call.moments.weight2.given() && call.selection.sample_weight.given() ? sets : 0));
+    double* const squares = weight2.empty() ? nullptr : weight2.data();
     const Nest loops = statistics_loops(nest);
-    // Before anything is written: who belongs where may be more than memory holds.
-    const Members members(call.caller, call.selection, loops, plan.threads);
 
     if (call.residual.given()) add_residual(call, table, plan.threads);
     if (given) {
-        load_selected(call.given, call.selection, call.center, nest, cells.data());
+        load_selected(call.given, call.selection, call.center, nest, cells.get());
     } else {
-        selected_moments(table, {elements_of(call.x), elements_of(call.selection.sample_weight), call.center}, loops,
-                         members, plan.threads, cells.data(), weight2.empty() ? nullptr : weight2.data());
+        const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
+        selected_statistics(call.caller, table, operands, call.selection, loops, plan.threads, cells.get(), squares);
     }
     if (call.moments.given()) {
         OperandStrides of_output;
         if (call.y.given()) of_output.set(op_y, own_strides(call.y));
         const Nest output = make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output);
-        store_selected(call.moments, call.selection, output, cells.data(), weight2.empty() ? nullptr : weight2.data());
+        store_selected(call.moments, call.selection, output, cells.get(), squares);
     }
     if (!call.y.given()) return;
     with_type(elements_of(call.x), [&]<class X>(X*) {
         if constexpr (!std::is_same_v<X, double>) {
-            if (call.y.dtype == DType::f64) return apply_selected<double>(call, nest, cells.data(), plan, table);
+            if (call.y.dtype == DType::f64) return apply_selected<double>(call, nest, cells.get(), plan, table);
         }
         if (call.x.dtype != call.y.dtype || call.epilogue.given()) {
-            return apply_selected<kernels::Compute<X>>(call, nest, cells.data(), plan, table);
+            return apply_selected<kernels::Compute<X>>(call, nest, cells.get(), plan, table);
         }
-        apply_selected<X>(call, nest, cells.data(), plan, table);
+        apply_selected<X>(call, nest, cells.get(), plan, table);
     });
 }
 

@@ -9,6 +9,7 @@
 #include "members.hpp"
 #include "merge.hpp"
 #include "schedule.hpp"
+#include "selected_moments.hpp"
 #include "selection.hpp"
 
 namespace anynorm::detail {
@@ -19,6 +20,11 @@ Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& s
 
 /// Its loops as the statistics see them: those that Members are found along.
 Nest statistics_loops(const Nest& nest) noexcept;
+
+/// Fills the cells of all sets from x, by the way that suits the selection; `loops` are those of statistics_loops().
+/// Throws std::bad_alloc, or std::invalid_argument for 2^32 positions or more.
+void selected_statistics(const char* caller, const kernels::KernelTable& table, const SelectedOperands& operands,
+                         const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2);
 
 /// Fills the cells of all groups from moments that the caller has.
 void load_selected(const MomentsView& given, const Selection& selection, bool center, const Nest& nest, Cell* cells);

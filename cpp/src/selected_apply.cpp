@@ -54,11 +54,14 @@ class SelectedPass {
     }
 
     void run() {
+        const bool labelled = apply_.selection.labels.given() && rows_.stride[op_labels] != 0;
         walk(nest_, outside_, [&](const std::int64_t* offset) {
-            if (by_rows_) {
+            if (by_rows_ && direct_ && labelled) {
+                run_labelled(offset);
+            } else if (by_rows_) {
                 run_rows(offset);
             } else {
-                for (std::int64_t row = 0; row < rows_.n; ++row) run_row(offset, row, -1);
+                run_elements(offset);
             }
         });
     }
@@ -79,6 +82,37 @@ class SelectedPass {
         return mask_ != nullptr && mask_[where] == 0 ? -1 : group_of_(labels);
     }
 
+    /// Rows with labels of their own: the kernel looks up the statistics of each.
+    void run_labelled(const std::int64_t* offset) {
+        constexpr std::int64_t most = 1024;
+        std::int32_t group_of[most];
+        for (std::int64_t row = 0; row < rows_.n;) {
+            std::int64_t count = 0;
+            for (; row + count < rows_.n && count < most; ++count) {
+                const std::int64_t group =
+                    group_at(at(offset, op_labels, row + count), at(offset, op_where, row + count));
+                if (group < 0) break;
+                group_of[count] = static_cast<std::int32_t>(group);
+            }
+            if (count > 0) {
+                run_kernel(offset, row, count, 0, group_of);
+            } else {
+                if (apply_.excluded != Excluded::keep) exclude(offset, row);
+                count = 1;
+            }
+            row += count;
+        }
+    }
+
+    /// Elements that are each in or out, or of a group: short rows that follow each other share a tile.
+    void run_elements(const std::int64_t* offset) {
+        const bool follows = (rows_.n == 1 || rows_.stride[op_x] == inner_.n * inner_.stride[op_x]) &&
+                             (rows_.n == 1 || rows_.stride[op_y] == inner_.n * inner_.stride[op_y]);
+        const std::int64_t joined = follows ? std::max<std::int64_t>(1, tile / inner_.n) : 1;
+        for (std::int64_t row = 0; row < rows_.n; row += joined)
+            run_tiles(offset, row, std::min(joined, rows_.n - row), -1);
+    }
+
     /// Rows of one group each: as many at a time as follow each other.
     void run_rows(const std::int64_t* offset) {
         for (std::int64_t row = 0; row < rows_.n;) {
@@ -89,11 +123,11 @@ class SelectedPass {
             std::int64_t end = row + 1;
             while (end < rows_.n && group_of_row(end) == group) ++end;
             if (group >= 0 && direct_) {
-                run_kernel(offset, row, end - row, group);
+                run_kernel(offset, row, end - row, group, nullptr);
             } else if (group >= 0 || apply_.excluded != Excluded::keep) {
                 for (std::int64_t index = row; index < end; ++index) {
                     if (group >= 0) {
-                        run_row(offset, index, group);
+                        run_tiles(offset, index, 1, group);
                     } else {
                         exclude(offset, index);
                     }
@@ -110,7 +144,8 @@ class SelectedPass {
         return args;
     }
 
-    void run_kernel(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t group) {
+    void run_kernel(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t group,
+                    const std::int32_t* group_of) {
         // Shorter stretches would spend their time on the fence behind them.
         constexpr std::int64_t long_stretch = 4096;
         AffineArgs<A> args = arguments(offset, row, 0);
@@ -124,7 +159,8 @@ class SelectedPass {
         args.bias = static_cast<const C*>(operands_.bias.data) + at(offset, op_bias, row);
         args.x_row = rows_.stride[op_x];
         args.y_row = rows_.stride[op_y];
-        args.stat_row = rows_.stride[op_cell];
+        args.stat_row = group_of != nullptr ? apply_.group_cells : rows_.stride[op_cell];
+        args.stat_of = group_of;
         args.weight_row = rows_.stride[op_weight];
         args.bias_row = rows_.stride[op_bias];
         args.stream = operands_.stream && rows * inner_.n >= long_stretch;
@@ -132,59 +168,100 @@ class SelectedPass {
         kernels_.affine[kernels::affine_index(varies(op_cell), varies(op_weight), varies(op_bias))](args);
     }
 
-    /// A row through L1, a tile at a time; its elements are of `group`, or -1: each is looked up.
-    void run_row(const std::int64_t* offset, std::int64_t row, std::int64_t group) {
+    /// Rows through L1, a tile at a time, and several to a tile if `rows` is above 1; their elements are of `group`, or
+    /// -1: each is looked up.
+    void run_tiles(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t group) {
         for (std::int64_t first = 0; first < inner_.n; first += tile) {
-            const std::int64_t n = std::min(tile, inner_.n - first);
-            const auto start = [&](Operand operand) {
-                return at(offset, operand, row) + first * inner_.stride[operand];
+            const std::int64_t length = std::min(tile, inner_.n - first), n = rows * length;
+            const auto start = [&](Operand operand, std::int64_t index) {
+                return at(offset, operand, row + index) + first * inner_.stride[operand];
             };
-            find_cells(start(op_cell), start(op_labels), start(op_where), n, group);
+            members_ = 0;
+            for (std::int64_t i = 0; i < rows; ++i) {
+                find_cells(start(op_cell, i), start(op_labels, i), start(op_where, i), i * length, length, group);
+            }
+            const std::int64_t x = start(op_x, 0), y = start(op_y, 0);
             if (members_ == 0) {
-                if (apply_.excluded != Excluded::keep) {
-                    exclude_run(start(op_x), start(op_y), n);
-                }
+                if (apply_.excluded != Excluded::keep) exclude_run(x, y, n);
                 continue;
             }
             AffineArgs<A> args{};
             args.rows = 1;
             args.n = n;
-            load_x(start(op_x), n);
+            load_x(x, n);
             args.x = packed_x_;
             args.y = packed_y_;
             args.mean = mean_;
             args.mean_lo = mean_lo_;
             args.rstd = rstd_;
-            const bool weight_varies = load_parameter(op_weight, weight_, start(op_weight), n);
-            const bool bias_varies = load_parameter(op_bias, bias_, start(op_bias), n);
+            bool varies[2];
+            for (const Operand operand : {op_weight, op_bias}) {
+                C* const to = operand == op_weight ? weight_ : bias_;
+                bool& own = varies[operand == op_weight ? 0 : 1];
+                own = inner_.stride[operand] != 0 || (rows > 1 && rows_.stride[operand] != 0);
+                for (std::int64_t i = 0; i < (own ? rows : 1); ++i)
+                    load_parameter(operand, to + i * length, start(operand, i), own ? length : 1);
+            }
             args.weight = weight_;
             args.bias = bias_;
-            kernels_.affine[kernels::affine_index(true, weight_varies, bias_varies)](args);
+            kernels_.affine[kernels::affine_index(true, varies[0], varies[1])](args);
             if (members_ == n) {
-                write(operands_.y, start(op_y), inner_.stride[op_y], n);
+                write(operands_.y, y, inner_.stride[op_y], n);
             } else {
-                write_members(start(op_x), start(op_y), n);
+                write_members(x, y, n);
             }
         }
     }
 
-    /// Gathers the coefficients of a tile, and who of it is a member.
-    void find_cells(std::int64_t cell, std::int64_t labels, std::int64_t where, std::int64_t n, std::int64_t group) {
-        members_ = 0;
+    /// Gathers the coefficients of n elements, and who of them is a member, to place `to` of the tile.
+    void find_cells(std::int64_t cell, std::int64_t labels, std::int64_t where, std::int64_t to, std::int64_t n,
+                    std::int64_t group) {
+        const bool one_group = group >= 0 || inner_.stride[op_labels] == 0;
+        if (group < 0 && one_group) group = group_of_(labels);
+        if (one_group && group < 0) {
+            std::fill_n(is_member_ + to, n, static_cast<unsigned char>(0));
+            for (C* each : {mean_, mean_lo_, rstd_}) std::fill_n(each + to, n, C(0));
+            return;
+        }
+        if (one_group) {
+            const std::int64_t first = group * apply_.group_cells + cell, step = inner_.stride[op_cell];
+            copy_cells(mean_ + to, coefficients_.mean + first, step, n);
+            copy_cells(mean_lo_ + to, coefficients_.mean_lo + first, step, n);
+            copy_cells(rstd_ + to, coefficients_.rstd + first, step, n);
+            if (mask_ == nullptr || inner_.stride[op_where] == 0) {
+                const unsigned char member = mask_ == nullptr || mask_[where] != 0 ? 1 : 0;
+                std::fill_n(is_member_ + to, n, member);
+                members_ += member * n;
+                return;
+            }
+            const std::int64_t where_step = inner_.stride[op_where];
+            std::int64_t members = 0;
+            for (std::int64_t i = 0; i < n; ++i) {
+                is_member_[to + i] = mask_[where + i * where_step] != 0 ? 1 : 0;
+                members += is_member_[to + i];
+            }
+            members_ += members;
+            return;
+        }
         for (std::int64_t i = 0; i < n; ++i) {
             const std::int64_t own =
-                group >= 0 ? group
-                           : group_at(labels + i * inner_.stride[op_labels], where + i * inner_.stride[op_where]);
-            is_member_[i] = own >= 0;
-            if (own < 0) {
-                mean_[i] = mean_lo_[i] = rstd_[i] = 0;
-                continue;
-            }
-            const std::int64_t index = own * apply_.group_cells + cell + i * inner_.stride[op_cell];
-            mean_[i] = coefficients_.mean[index];
-            mean_lo_[i] = coefficients_.mean_lo[index];
-            rstd_[i] = coefficients_.rstd[index];
-            ++members_;
+                group_at(labels + i * inner_.stride[op_labels], where + i * inner_.stride[op_where]);
+            is_member_[to + i] = own >= 0 ? 1 : 0;
+            const std::int64_t index =
+                std::max<std::int64_t>(own, 0) * apply_.group_cells + cell + i * inner_.stride[op_cell];
+            const bool any = apply_.group_cells > 0 && own >= 0;
+            mean_[to + i] = any ? coefficients_.mean[index] : 0;
+            mean_lo_[to + i] = any ? coefficients_.mean_lo[index] : 0;
+            rstd_[to + i] = any ? coefficients_.rstd[index] : 0;
+            members_ += is_member_[to + i];
+        }
+    }
+
+    static void copy_cells(C* to, const C* from, std::int64_t step, std::int64_t n) {
+        if (step == 0) {
+            std::fill_n(to, n, *from);
+        } else {
+            copy_strided(to, 1, from, step, n);
         }
     }
 
@@ -196,11 +273,13 @@ class SelectedPass {
         load(packed_x_, operands_.x, x, inner_.stride[op_x], n);
     }
 
-    /// Whether it varies along the tile.
-    bool load_parameter(Operand operand, C* to, std::int64_t from, std::int64_t n) const {
+    void load_parameter(Operand operand, C* to, std::int64_t from, std::int64_t n) const {
         const std::int64_t stride = inner_.stride[operand];
-        load(to, parameter(operand), from, stride, stride == 0 ? 1 : n);
-        return stride != 0;
+        if (stride == 0) {
+            std::fill_n(to, n, static_cast<C>(element_at(parameter(operand), from)));
+        } else {
+            load(to, parameter(operand), from, stride, n);
+        }
     }
 
     void write(const Elements& to, std::int64_t offset, std::int64_t stride, std::int64_t n) {
@@ -216,7 +295,7 @@ class SelectedPass {
         with_result(operands_.y, [&]<class Y>(Y* to) {
             const Y* const from = reinterpret_cast<const Y*>(finished_);
             for (std::int64_t i = 0; i < n; ++i) {
-                if (is_member_[i]) {
+                if (is_member_[i] != 0) {
                     to[y + i * inner_.stride[op_y]] = from[i];
                 } else if (apply_.excluded != Excluded::keep) {
                     to[y + i * inner_.stride[op_y]] = stand_in<Y>(x + i * inner_.stride[op_x]);
@@ -262,7 +341,7 @@ class SelectedPass {
     int outside_ = 0;
     bool by_rows_, direct_;
     std::int64_t members_ = 0;
-    bool is_member_[tile];
+    unsigned char is_member_[tile];
     alignas(64) C mean_[tile], mean_lo_[tile], rstd_[tile], weight_[tile], bias_[tile];
     alignas(64) A packed_x_[tile], packed_y_[tile];
     alignas(64) unsigned char finished_[tile * sizeof(double)];

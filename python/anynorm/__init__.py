@@ -14,6 +14,9 @@ libraries; here both are PyTorch's: *momentum* is the share of the new value, an
 one.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from anynorm import nn
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
@@ -43,6 +46,9 @@ from anynorm.functional import (
     rms_norm,
     rms_norm_backward,
 )
+
+if TYPE_CHECKING:
+    from anynorm import stream
 
 __all__ = [
     "Codes",
@@ -77,6 +83,14 @@ __all__ = [
     "rms_norm",
     "rms_norm_backward",
     "set_result_pool",
+    "stream",
     "update_running",
     "use_isa",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # When it is first used: with the standard library that it needs, it takes twice as long as all the rest.
+    if name == "stream":
+        return import_module("anynorm.stream")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m anynorm``: look at this install, check it, measure it, and find its C++ parts."""
+"""``python -m anynorm``: look at this install, check it, measure it, find its C++ parts; normalize files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import anynorm
 from anynorm import _info, _selftest
 from anynorm.bench import cli as bench
+from anynorm.stream import command as stream
 
 
 def _directories() -> dict[str, Path]:
@@ -31,14 +32,16 @@ def _parser() -> argparse.ArgumentParser:
     wanted.add_argument("--includes", action="store_true", help="print the compiler flag for the C++ headers")
     wanted.add_argument("--pkgconfigdir", action="store_true", help="print the directory for PKG_CONFIG_PATH")
     commands = parser.add_subparsers(title="commands", metavar="command")
-    for name, module, text in (
-        ("info", _info, "print version, instruction sets, threads, caches and how anynorm was built"),
-        ("selftest", _selftest, "check this install on this CPU, in seconds"),
-        ("bench", bench, "measure anynorm beside its peers that are installed"),
+    for name, add_arguments, run, text in (
+        ("info", _info.add_arguments, _info.run, "print version, instruction sets, threads, caches, how it was built"),
+        ("selftest", _selftest.add_arguments, _selftest.run, "check this install on this CPU, in seconds"),
+        ("bench", bench.add_arguments, bench.run, "measure anynorm beside its peers that are installed"),
+        ("normalize", stream.add_normalize_arguments, stream.run_normalize, "normalize a .npy file larger than memory"),
+        ("moments", stream.add_moments_arguments, stream.run_moments, "sum the statistics of one, to normalize others"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        add_arguments(command)
+        command.set_defaults(run=run, command=name)
     return parser
 
 

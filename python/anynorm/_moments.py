@@ -9,7 +9,6 @@ from typing import Literal, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from anynorm import _core
 from anynorm._merge import FloatArray, merged, merged_along, positive_axes
 from anynorm._moments_arrays import MomentsArrays
 
@@ -363,7 +362,9 @@ class Moments(MomentsArrays):
             if axis is not None:
                 raise TypeError("Moments.update: expected axis with an array only, got Moments")
         else:
-            other = _core.moments(other, axis, np.ndim(other) == len(self.shape), num_threads)
+            from anynorm.functional import moments  # which imports this module
+
+            other = moments(other, axis, keepdims=np.ndim(other) == len(self.shape), num_threads=num_threads)
         total = self.merge(other)
         self._count[...], self._mean[...], self._m2[...] = total._count, total._mean, total._m2
         if self._weight2 is None:

@@ -126,7 +126,7 @@ struct AffineRow {
 /// Row `row`, whose elements are read from x.
 template <bool stat_varies, bool weight_varies, bool bias_varies, class In, class X>
 [[gnu::always_inline]] inline auto RowOf(const AffineArgs<X>& args, const In* x, std::int64_t row) {
-    const std::int64_t stat = row * args.stat_row;
+    const std::int64_t stat = (args.stat_of == nullptr ? row : args.stat_of[row]) * args.stat_row;
     return AffineRow<In, X, stat_varies, weight_varies, bias_varies>(
         x, args.y + row * args.y_row, args.mean + stat, args.mean_lo + stat, args.rstd + stat,
         args.weight + row * args.weight_row, args.bias + row * args.bias_row);

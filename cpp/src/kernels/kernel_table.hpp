@@ -36,6 +36,9 @@ struct MomentsArgs {
     Cell* out;    ///< `cells` of them
 };
 
+/// The elements that sums for many columns are laid out in: the width of 16 virtual lanes.
+constexpr std::int64_t whole_packs(std::int64_t n) noexcept { return (n + 15) / 16 * 16; }
+
 /// y = ((x - mean) - mean_lo) * (rstd * weight) + bias over `rows` rows of `n` elements; x and y have stride 1 along
 /// n. mean, mean_lo and rstd, weight, bias are each constant or have stride 1 along n: the kernel says which.
 template <class X>
@@ -48,6 +51,8 @@ struct AffineArgs {
     std::int64_t x_row, y_row, stat_row, weight_row, bias_row;
     /// y is not needed soon: write it past the caches.
     bool stream;
+    /// If given, row r has the statistics number stat_of[r], `stat_row` elements apart, instead of number r.
+    const std::int32_t* stat_of = nullptr;
 };
 
 /// Calls of the affine kernel with constant coefficients, all streaming, that the row kernel works off beside its sums:
@@ -84,6 +89,19 @@ struct RowsArgs {
     double eps;
     bool center, stream;
     Cell* out;  ///< `rows` of them, or nullptr
+};
+
+/// Sums of rows that belong to groups: group_of[r] is the group of row r, or negative for none. A group has
+/// `group_stride` doubles in `sums`: for each column a shift c, then for each the sum of (x - c), then for each that of
+/// (x - c)^2, in lengths of whole packs. The sums are added to what they hold.
+template <class X>
+struct GroupedSumsArgs {
+    std::int64_t rows, n;
+    const X* x;
+    std::int64_t x_row;
+    const std::int32_t* group_of;
+    double* sums;
+    std::int64_t group_stride;
 };
 
 /// Sums for gradients over `rows` rows of `n` elements, with stride 1 along n: s1 of g = grad_output * weight, s2 of
@@ -148,6 +166,7 @@ struct Kernels {
     void (*moments_column)(const MomentsArgs<X>&) noexcept;
     void (*moments_row_beside)(const MomentsArgs<X>&, AffineQueue<X>&) noexcept;
     void (*moments_column_beside)(const MomentsArgs<X>&, const AffineColumns<X>&) noexcept;
+    void (*grouped_sums)(const GroupedSumsArgs<X>&) noexcept;
     /// Indexed by affine_index().
     void (*affine[8])(const AffineArgs<X>&) noexcept;
     /// Indexed by rows_index().

@@ -10,6 +10,7 @@
 #include "gradient_input.inl.hpp"
 #include "gradient_rows.inl.hpp"
 #include "gradient_sums.inl.hpp"
+#include "grouped_sums.inl.hpp"
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
 #include "rows.inl.hpp"
@@ -24,6 +25,7 @@ constexpr Kernels<X> MakeKernels() {
         MomentsColumn<X>,
         MomentsRowBeside<X>,
         MomentsColumnBeside<X>,
+        GroupedSums<X>,
         // In the order of affine_index(): statistics, weight, bias.
         {Affine<X, false, false, false>, Affine<X, false, false, true>, Affine<X, false, true, false>,
          Affine<X, false, true, true>, Affine<X, true, false, false>, Affine<X, true, false, true>,

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The moments of every set while its parts come one after the other."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from anynorm._merge import FloatArray
+from anynorm._moments import Moments
+
+BLOCK = 8192  # sets at a time, whose temporary arrays stay in the cache: 12 ns a set instead of 72 for a million
+
+
+def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Add, and return what the rounding has lost as well (Knuth); 0 where the sum is not finite."""
+    total = a + b
+    part = total - a
+    lost = (a - (total - part)) + (b - part)
+    if not np.isfinite(lost).all():
+        lost[~np.isfinite(lost)] = 0
+    return total, lost
+
+
+class Accumulator:
+    """Chan's formula with the low parts of mean and m2 carried along, so that roundings do not grow with the number of
+    parts: with 10,000 of them the last digits would be lost otherwise.
+    """
+
+    FIELDS: ClassVar = ("count", "mean", "mean_low", "m2", "m2_low")
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Begin with empty sets; `shape` has length 1 where axes are reduced."""
+        self.arrays: dict[str, FloatArray] = {name: np.zeros(shape) for name in self.FIELDS}
+        self.arrays["mean"].fill(np.nan)
+
+    def add(self, index: tuple[slice, ...], part: Moments, low: FloatArray | None = None) -> None:
+        """Merge the moments of a part into those at `index`, which have equal counts, as those of the part have.
+
+        `low` is what the means of the part have lost; None: nothing that counts.
+        """
+        # Views: the sets of a slab are adjacent.
+        count, *sums = (self.arrays[name][index].reshape(-1) for name in self.FIELDS)
+        new_count = part._count.reshape(-1)
+        new = [array.reshape(-1) for array in (part._mean, np.zeros_like(part._mean) if low is None else low, part._m2)]
+        if not new_count.size or not new_count[0]:
+            return
+        for start in range(0, len(count), BLOCK):
+            block = slice(start, start + BLOCK)
+            _merge(float(count[start]), float(new_count[start]), [a[block] for a in sums], [a[block] for a in new])
+        count += new_count
+
+    def moments(self, order: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, center: bool) -> Moments:
+        """Return them with the axes of the array in their own order.
+
+        Parameters
+        ----------
+        order : tuple of ints
+            The axes of the array, in the order in which they are here.
+        axes : tuple of ints
+            The reduced ones, of the array.
+        keepdims : bool
+            Keep them.
+        center : bool
+            False: around 0, as of RMS norm.
+        """
+        mean = self.arrays["mean"] + self.arrays["mean_low"]
+        m2 = self.arrays["m2"] + self.arrays["m2_low"]
+        back: Any = np.argsort(np.asarray(order, np.intp))
+        count, mean, m2 = (np.transpose(array, back) for array in (self.arrays["count"], mean, m2))
+        if not center:
+            m2 = np.where(count > 0, m2 + count * mean * mean, m2)
+            mean = np.zeros_like(mean)
+        if not keepdims:
+            count, mean, m2 = (np.squeeze(array, axes) for array in (count, mean, m2))
+        return Moments._wrap(*(np.array(array, order="C") for array in (count, mean, m2)))
+
+
+def _merge(n: float, new_n: float, sums: list[FloatArray], new: list[FloatArray]) -> None:
+    mean, mean_low, m2, m2_low = sums
+    new_mean, new_low, new_m2 = new
+    if not n:
+        mean[...], mean_low[...], m2[...] = new_mean, new_low, new_m2
+        return
+    share = new_n / (n + new_n)
+    with np.errstate(all="ignore"):
+        delta = (new_mean - mean) + (new_low - mean_low)
+        merged, low = two_sum(mean, mean_low + delta * share)
+        finite = np.isfinite(delta)
+        if not finite.all():  # an infinite mean stays what NumPy's mean of all elements is
+            merged = np.where(finite, merged, mean * (1 - share) + new_mean * share)
+        mean[...], mean_low[...] = merged, low
+        merged, low = two_sum(m2, new_m2 + delta * delta * (n * share))
+        m2[...] = merged
+        m2_low += low
