@@ -105,15 +105,7 @@ class GroupSums {
           center_(center),
           offsets_(members, op_x),
           weight_offsets_(members, op_sample_weight) {
-        const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
-        std::int64_t columns = strip(largest) * largest.reduction.columns_per_set();
-        panel_.resize(size(std::max(row_block, column_rows * columns)));
-        if (largest.in_place) {
-            columns = std::max(columns, geometry.sets() * largest.in_place->reduction.columns_per_set());
-        }
-        columns_.resize(size(columns));
-        block_.resize(size(columns));
-        if (weight.given()) weights_.resize(panel_.size());
+        make_room(largest);
     }
 
     /// Chunk `chunk` of the sums of a group, as many cells as it has sets, in the order of its kept loops. `x` is where
@@ -169,8 +161,25 @@ class GroupSums {
 
     const GroupShape& shape_of(std::int64_t members) {
         GroupShape& shape = shapes_[members % known_shapes];
-        if (shape.members != members) geometry_.shape(members, shape);
+        if (shape.members != members) {
+            geometry_.shape(members, shape);
+            make_room(shape);
+        }
         return shape;
+    }
+
+    /// A small group may be summed as more columns than the largest: its rows are folded where theirs are not.
+    void make_room(const GroupShape& shape) {
+        const auto grow = [](auto& buffer, std::int64_t count) {
+            const auto size = static_cast<std::size_t>(count);
+            if (buffer.size() < size) buffer.resize(size);
+        };
+        std::int64_t columns = strip(shape) * shape.reduction.columns_per_set();
+        grow(panel_, std::max(row_block, column_rows * columns));
+        if (shape.in_place) columns = std::max(columns, geometry_.sets() * shape.in_place->reduction.columns_per_set());
+        grow(columns_, columns);
+        grow(block_, columns);
+        if (weight_.given()) grow(weights_, static_cast<std::int64_t>(panel_.size()));
     }
 
     /// Sets of a strip.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from anynorm import nn
 from anynorm._core import __version__
 from anynorm._gradients import Gradients
+from anynorm._keys import Codes, codes
 from anynorm._memory import ResultPool, empty_result_pool, result_pool, set_result_pool
 from anynorm._moments import Moments
 from anynorm._running import update_running
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from anynorm import stream
 
 __all__ = [
+    "Codes",
     "Gradients",
     "Moments",
     "ResultPool",
@@ -60,6 +62,7 @@ __all__ = [
     "batch_norm_backward",
     "batch_renorm",
     "batch_renorm_backward",
+    "codes",
     "empty_result_pool",
     "fold_batch_norm",
     "group_norm",

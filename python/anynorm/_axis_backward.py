@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import SupportsIndex, cast
 
 import numpy.typing as npt
 
-from anynorm import _core
+from anynorm import _sets
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Activation, Axis, Lengths, Wanted, compiled, documented
+from anynorm._selection import Selection
+from anynorm._shared import Activation, Axis, Excluded, Lengths, NanPolicy, Sets, Wanted, compiled, documented
 
-# The bodies of these functions say what a call does and are not run: see `compiled`.
+# Only patterns, selections and containers run the bodies of these functions: see `compiled`.
 
 
 @compiled
@@ -25,7 +26,7 @@ from anynorm._shared import Activation, Axis, Lengths, Wanted, compiled, documen
 def normalize_backward(
     grad_output: npt.ArrayLike,
     x: npt.ArrayLike,
-    axis: Axis | None,
+    axis: Sets | None,
     *,
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
@@ -38,6 +39,15 @@ def normalize_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
+    parameters: str | None = None,
+    **sizes: SupportsIndex,
 ) -> Gradients:
     """Compute the gradients of `normalize` for `grad_output`, the gradient of its result.
 
@@ -45,8 +55,9 @@ def normalize_backward(
     ----------
     {grad_output}
     {x}
-    axis : int or tuple of ints or None
+    axis : int, tuple of ints, str or None
         As in the forward call.
+    {pattern}
     {weight}
     {bias_shape}
     {eps}
@@ -59,6 +70,9 @@ def normalize_backward(
     {undone_activation}
     {gradients}
     {num_threads}
+    {backward_selection}
+    {parameters}
+    {sizes}
 
     Returns
     -------
@@ -98,10 +112,12 @@ def normalize_backward(
     >>> g.grad_weight, g.grad_bias
     (array([-4.,  0.,  0.,  0.]), array([4.]))
     """
-    return _core.normalize_backward(
+    arguments = (
         grad_output, x, axis, weight, bias, eps, center, frozen, moments, activation, grad_input, grad_weight, grad_bias,
         num_threads,
     )  # fmt: skip
+    selection = Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy)
+    return cast(Gradients, _sets.by_pattern("normalize_backward", arguments, parameters, sizes, selection))
 
 
 @compiled
@@ -126,6 +142,13 @@ def layer_norm_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Gradients:
     """Compute the gradients of `layer_norm` for `grad_output`, the gradient of its result.
 
@@ -142,6 +165,7 @@ def layer_norm_backward(
     {undone_activation}
     {gradients}
     {num_threads}
+    {backward_selection}
 
     Returns
     -------
@@ -173,10 +197,19 @@ def layer_norm_backward(
     >>> anynorm.layer_norm_backward(grad_output, x, eps=0, moments=moments).grad_input
     array([[ 2., -2.,  0.,  0.]])
     """
-    return _core.layer_norm_backward(
+    arguments = (
         grad_output, x, normalized_shape, weight, bias, eps, axis, moments, activation, grad_input, grad_weight, grad_bias,
         num_threads,
     )  # fmt: skip
+    return cast(
+        Gradients,
+        _sets.by_axes(
+            "layer_norm_backward",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.trailing(normalized_shape, axis),
+        ),
+    )
 
 
 @compiled
@@ -198,6 +231,13 @@ def rms_norm_backward(
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Gradients:
     """Compute the gradients of `rms_norm` for `grad_output`, the gradient of its result.
 
@@ -217,6 +257,7 @@ def rms_norm_backward(
         Likewise for `weight`, in its shape and dtype. Left out: True if `weight` is given. True without it is the
         gradient of a weight that is 1, in the dtype of `x`.
     {num_threads}
+    {backward_selection}
 
     Returns
     -------
@@ -241,6 +282,15 @@ def rms_norm_backward(
     array([[ 1., -1.],
            [ 1.,  1.]])
     """
-    return _core.rms_norm_backward(
-        grad_output, x, normalized_shape, weight, eps, axis, moments, activation, grad_input, grad_weight, num_threads
+    arguments = (
+        grad_output, x, normalized_shape, weight, eps, axis, moments, activation, grad_input, grad_weight, num_threads,
+    )  # fmt: skip
+    return cast(
+        Gradients,
+        _sets.by_axes(
+            "rms_norm_backward",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.trailing(normalized_shape, axis),
+        ),
     )

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import SupportsIndex, cast
 
 import numpy.typing as npt
 
-from anynorm import _core
+from anynorm import _sets
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Activation, Wanted, compiled, documented
+from anynorm._selection import Selection
+from anynorm._shared import Activation, Excluded, NanPolicy, Wanted, compiled, documented
 
 _ALONE = "True where the parameter is not given is the gradient of one that is 1 or 0, in the dtype of `x`."
 
@@ -37,6 +38,12 @@ def group_norm_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Gradients:
     """Compute the gradients of `group_norm` for `grad_output`, the gradient of its result.
 
@@ -54,6 +61,7 @@ def group_norm_backward(
     {undone_activation}
     {gradients}
     {num_threads}
+    {group_backward_selection}
 
     Returns
     -------
@@ -76,10 +84,19 @@ def group_norm_backward(
     >>> anynorm.group_norm_backward(grad_output, x, 2, eps=0).grad_input
     array([[ 2., -2.,  0.,  0.,  0., -2.,  0.,  2.]])
     """
-    return _core.group_norm_backward(
+    arguments = (
         grad_output, x, num_groups, weight, bias, eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias,
         num_threads,
     )  # fmt: skip
+    return cast(
+        Gradients,
+        _sets.by_axes(
+            "group_norm_backward",
+            arguments,
+            Selection(labels, None, segments, where, sample_weight, excluded, nan_policy),
+            _sets.Channels(channel_axis, False),
+        ),
+    )
 
 
 @compiled
@@ -108,6 +125,13 @@ def instance_norm_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Gradients:
     """Compute the gradients of `instance_norm` for `grad_output`, the gradient of its result.
 
@@ -128,6 +152,7 @@ def instance_norm_backward(
     {undone_activation}
     {gradients}
     {num_threads}
+    {backward_selection}
 
     Returns
     -------
@@ -152,10 +177,19 @@ def instance_norm_backward(
     array([[[ 2., -2.,  0.,  0.],
             [ 0., -2.,  0.,  2.]]])
     """
-    return _core.instance_norm_backward(
+    arguments = (
         grad_output, x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis, moments,
         activation, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip
+    return cast(
+        Gradients,
+        _sets.by_axes(
+            "instance_norm_backward",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.Channels(channel_axis, False),
+        ),
+    )
 
 
 @compiled
@@ -184,6 +218,13 @@ def batch_norm_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Gradients:
     """Compute the gradients of `batch_norm` for `grad_output`, the gradient of its result.
 
@@ -204,6 +245,7 @@ def batch_norm_backward(
     {undone_activation}
     {gradients}
     {num_threads}
+    {backward_selection}
 
     Returns
     -------
@@ -231,7 +273,16 @@ def batch_norm_backward(
     >>> anynorm.batch_norm_backward(grad_output, x, np.zeros(1), np.full(1, 4.0), eps=0).grad_input.T
     array([[2., 0., 0., 0.]])
     """
-    return _core.batch_norm_backward(
+    arguments = (
         grad_output, x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, moments,
         activation, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip
+    return cast(
+        Gradients,
+        _sets.by_axes(
+            "batch_norm_backward",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.Channels(channel_axis, True),
+        ),
+    )

@@ -8,17 +8,20 @@ of the population, ``correction=0``).
 
 from __future__ import annotations
 
-from typing import Literal, SupportsIndex, Unpack, overload
+from typing import Literal, SupportsIndex, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from anynorm import _core
+from anynorm import _sets
 from anynorm._moments import Moments
+from anynorm._selection import Selection
 from anynorm._shared import (
     Activation,
     Array,
     ChannelTail,
+    Excluded,
+    NanPolicy,
     NonFinite,
     OneElement,
     Result,
@@ -100,6 +103,12 @@ def group_norm(
     out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Result:
     """Normalize each sample over groups of consecutive channels.
 
@@ -113,6 +122,7 @@ def group_norm(
     {eps}
     {channel_axis}
     {tail}
+    {group_selection}
 
     Returns
     -------
@@ -134,10 +144,19 @@ def group_norm(
     >>> anynorm.group_norm(x, 2, eps=0)
     array([[-1.,  1., -1.,  1.]])
     """
-    return _core.group_norm(
+    arguments = (
         x, num_groups, weight, bias, eps, channel_axis, moments, residual, activation,
         out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
+    return cast(
+        Result,
+        _sets.by_axes(
+            "group_norm",
+            arguments,
+            Selection(labels, None, segments, where, sample_weight, excluded, nan_policy),
+            _sets.Channels(channel_axis, False),
+        ),
+    )
 
 
 @overload
@@ -235,6 +254,13 @@ def instance_norm(
     out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Result:
     """Normalize each channel of each sample.
 
@@ -255,6 +281,7 @@ def instance_norm(
     {channel_axis}
     {running_options}
     {tail}
+    {selection}
 
     Returns
     -------
@@ -280,11 +307,20 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
-    return _core.instance_norm(
+    arguments = (
         x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis,
         num_batches, correction, pooled, nonfinite, one_element,
         moments, residual, activation, out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
+    return cast(
+        Result,
+        _sets.by_axes(
+            "instance_norm",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.Channels(channel_axis, False),
+        ),
+    )
 
 
 @overload
@@ -382,6 +418,13 @@ def batch_norm(
     out_zero_point: SupportsIndex = 0,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Result:
     """Normalize each channel over everything else.
 
@@ -402,6 +445,7 @@ def batch_norm(
     {channel_axis}
     {running_options}
     {tail}
+    {selection}
 
     Returns
     -------
@@ -440,8 +484,17 @@ def batch_norm(
     >>> anynorm.batch_norm(np.array([[7.0, 25.0]]), moments=pooled)
     array([[0., 0.]])
     """
-    return _core.batch_norm(
+    arguments = (
         x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis,
         num_batches, correction, pooled, nonfinite, one_element,
         moments, residual, activation, out, sum_out, dtype, out_scale, out_zero_point, return_moments, num_threads,
     )  # fmt: skip
+    return cast(
+        Result,
+        _sets.by_axes(
+            "batch_norm",
+            arguments,
+            Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy),
+            _sets.Channels(channel_axis, True),
+        ),
+    )

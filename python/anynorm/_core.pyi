@@ -8,19 +8,30 @@ import numpy.typing as npt
 
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Activation, Array, Axis, Lengths, NonFinite, OneElement, Result, Wanted
+from anynorm._shared import Activation, Array, Axis, Excluded, Lengths, NonFinite, OneElement, Result, Wanted
 
 __version__: str
 build: dict[str, str]
 
 @final
 class Function:
-    def __new__(cls, function: Callable[..., Any], compiled: Callable[..., Any]) -> Self: ...
+    def __new__(cls, function: Callable[..., Any], compiled: Callable[..., Any], count: int) -> Self: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
     def __reduce__(self) -> str: ...
 
-def moments(x: npt.ArrayLike, axis: Axis | None, keepdims: bool, num_threads: SupportsIndex | None, /) -> Moments: ...
+def moments(
+    x: npt.ArrayLike,
+    axis: Axis | None,
+    keepdims: bool,
+    num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    /,
+) -> Moments: ...
 def normalize(
     x: npt.ArrayLike,
     axis: Axis | None,
@@ -38,6 +49,12 @@ def normalize(
     out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Result: ...
 def quantize(
@@ -60,6 +77,12 @@ def layer_norm(
     out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Result: ...
 def rms_norm(
@@ -78,6 +101,12 @@ def rms_norm(
     out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Result: ...
 def group_norm(
@@ -97,6 +126,12 @@ def group_norm(
     out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    label_count: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Result: ...
 def instance_norm(
@@ -124,6 +159,12 @@ def instance_norm(
     out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Result: ...
 def batch_norm(
@@ -151,6 +192,12 @@ def batch_norm(
     out_zero_point: SupportsIndex,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Result: ...
 def batch_renorm(
@@ -204,6 +251,12 @@ def normalize_backward(
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def layer_norm_backward(
@@ -220,6 +273,12 @@ def layer_norm_backward(
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def rms_norm_backward(
@@ -234,6 +293,12 @@ def rms_norm_backward(
     grad_input: Wanted,
     grad_weight: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def group_norm_backward(
@@ -250,6 +315,12 @@ def group_norm_backward(
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    label_count: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def instance_norm_backward(
@@ -269,6 +340,12 @@ def instance_norm_backward(
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def batch_norm_backward(
@@ -288,6 +365,12 @@ def batch_norm_backward(
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def batch_renorm_backward(

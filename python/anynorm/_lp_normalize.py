@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import SupportsIndex, cast
 
 import numpy.typing as npt
 
-from anynorm import _core
-from anynorm._shared import Array, Axis, compiled, documented
+from anynorm import _sets
+from anynorm._shared import Array, Sets, compiled, documented
 
-# The bodies of these functions say what a call does and are not run: see `compiled`.
+# Only patterns run the bodies of these functions: see `compiled`.
 
 
 @compiled
@@ -18,12 +18,13 @@ from anynorm._shared import Array, Axis, compiled, documented
 def lp_normalize(
     x: npt.ArrayLike,
     p: float = 2,
-    axis: Axis | None = 1,
+    axis: Sets | None = 1,
     eps: float = 1e-12,
     *,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     num_threads: SupportsIndex | None = None,
+    **sizes: SupportsIndex,
 ) -> Array:
     """Divide `x` by its p-norm along `axis`: ``x / max(norm(x, p), eps)``.
 
@@ -32,8 +33,9 @@ def lp_normalize(
     {x}
     p : float, default 2
         1 for ``sum(abs(x))``, 2 for ``sqrt(sum(x**2))``, ``inf`` for ``max(abs(x))``.
-    axis : int or tuple of ints or None, default 1
+    axis : int, tuple of ints, str or None, default 1
         The axes along which elements share a norm; None for all of them.
+    {pattern}
     eps : float, default 1e-12
         What is divided by where the norm is smaller; at least 0.
     out : ndarray of float16, bfloat16, float32 or float64, optional
@@ -41,6 +43,7 @@ def lp_normalize(
     dtype : float16, bfloat16, float32 or float64, optional
         Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
     {num_threads}
+    {sizes}
 
     Returns
     -------
@@ -73,7 +76,8 @@ def lp_normalize(
     array([[ 0.75, -1.  ],
            [ 0.  ,  0.  ]])
     """
-    return _core.lp_normalize(x, p, axis, eps, out, dtype, num_threads)
+    arguments = (x, p, axis, eps, out, dtype, num_threads)
+    return cast(Array, _sets.by_pattern("lp_normalize", arguments, None, sizes))
 
 
 @compiled
@@ -82,12 +86,13 @@ def lp_normalize_backward(
     grad_output: npt.ArrayLike,
     x: npt.ArrayLike,
     p: float = 2,
-    axis: Axis | None = 1,
+    axis: Sets | None = 1,
     eps: float = 1e-12,
     *,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     num_threads: SupportsIndex | None = None,
+    **sizes: SupportsIndex,
 ) -> Array:
     """Compute the gradient of `lp_normalize` for `grad_output`, the gradient of its result.
 
@@ -97,8 +102,9 @@ def lp_normalize_backward(
     {x}
     p : float, default 2
         As in the forward call, like `axis` and `eps`.
-    axis : int or tuple of ints or None, default 1
+    axis : int, tuple of ints, str or None, default 1
         As in the forward call.
+    {pattern}
     eps : float, default 1e-12
         As in the forward call.
     out : ndarray of float16, bfloat16, float32 or float64, optional
@@ -106,6 +112,7 @@ def lp_normalize_backward(
     dtype : float16, bfloat16, float32 or float64, optional
         Of the result; that of `x` by default.
     {num_threads}
+    {sizes}
 
     Returns
     -------
@@ -140,4 +147,5 @@ def lp_normalize_backward(
     >>> bool(abs(np.sum(x * anynorm.lp_normalize_backward(np.array([[1.0, 0.0]]), x))) < 1e-15)
     True
     """
-    return _core.lp_normalize_backward(grad_output, x, p, axis, eps, out, dtype, num_threads)
+    arguments = (grad_output, x, p, axis, eps, out, dtype, num_threads)
+    return cast(Array, _sets.by_pattern("lp_normalize_backward", arguments, None, sizes))

@@ -29,6 +29,9 @@ Wanted: TypeAlias = bool | Array
 """Whether to compute a gradient into a new array, or the array to write it to."""
 
 Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
+Sets: TypeAlias = Axis | str
+"""Axes, or a pattern that names them."""
+
 Lengths: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 
 
@@ -37,6 +40,13 @@ NonFinite: TypeAlias = Literal["warn", "skip", "raise", "propagate"]
 
 OneElement: TypeAlias = Literal["raise", "bias"]
 """What becomes of a training batch whose sets have one element each."""
+
+
+Excluded: TypeAlias = Literal["zero", "input", "keep"]
+"""What becomes of the result at elements that are in no set."""
+
+NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
+"""What NaN does, as in SciPy."""
 
 
 class PlainTail(TypedDict, total=False):
@@ -48,8 +58,19 @@ class PlainTail(TypedDict, total=False):
     num_threads: SupportsIndex | None
 
 
-class Tail(PlainTail, total=False):
-    """With those of fused calls, but for `residual`, which decides about the result as well."""
+class SelectionTail(TypedDict, total=False):
+    """What says more about sets than axes do, but for `num_groups`, which group norm has already."""
+
+    labels: npt.ArrayLike | None
+    segments: npt.ArrayLike | None
+    where: npt.ArrayLike | None
+    sample_weight: npt.ArrayLike | None
+    excluded: Excluded
+    nan_policy: NanPolicy
+
+
+class Tail(PlainTail, SelectionTail, total=False):
+    """With those of fused calls and of selections, but for `residual`, which decides about the result as well."""
 
     activation: Activation | None
     sum_out: Array | None
@@ -57,7 +78,13 @@ class Tail(PlainTail, total=False):
     out_zero_point: SupportsIndex
 
 
-class AxisTail(Tail, total=False):
+class EngineTail(Tail, total=False):
+    """Of the engine."""
+
+    num_groups: SupportsIndex | None
+
+
+class AxisTail(EngineTail, total=False):
     """Of the norms whose sets are named by axes."""
 
     axis: Axis | None
@@ -82,12 +109,16 @@ class RunningOptions(TypedDict, total=False):
 class RunningTail(ChannelTail, RunningOptions, total=False):
     """Of the norms that keep running statistics."""
 
+    num_groups: SupportsIndex | None
+
 
 _PARAMETERS = {
     "x": """\
 x : array_like of float16, bfloat16, float32 or float64
     {shape}
-    An ndarray is never copied, whatever its strides; anything else goes through ``numpy.asarray``.""",
+    An ndarray is never copied, whatever its strides. The mask of a masked array is that of `where`; lists of awkward or
+    pyarrow are `segments` of their elements, and the result is of their kind. Anything else goes through
+    ``numpy.asarray``.""",
     "weight": """\
 weight : array_like of float16, bfloat16, float32 or float64, optional
     {weight_shape}
@@ -105,6 +136,78 @@ normalized_shape : int or tuple of ints, optional
     "axis": """\
 axis : int or tuple of ints, optional
     The axes to normalize over, instead of `normalized_shape`. They need not be the last ones, nor adjacent.""",
+    "selection": """\
+{labels}
+num_groups : int, optional
+    With `labels`: how many sets there are, all labels being below. Left out: the largest label and 1.
+{segments}
+{where}
+{sample_weight}
+{excluded}
+{nan_policy}""",
+    "labels": """\
+labels : array_like of integers or keys, optional
+    Elements that share a label share a set, so that labels divide the sets of the axes. Of as many axes as `x`, it
+    broadcasts against it, with length 1 along the axes that are kept; of fewer, it has the lengths of the first reduced
+    axes, such as (N,) for one label a sample. A negative label is in no set. Strings, categories, dates: see `codes`.""",
+    "segments": """\
+segments : array_like of integers, optional
+    Divides axis 0, which is reduced, into a set for each segment. Shape (G + 1,): offsets, as in Arrow's lists, of which
+    segment g begins at number g and ends before number g + 1. Shape (G, 2): where each begins and ends. They rise; a
+    segment may be empty, and what is between two is in no set. Not with `labels`.""",
+    "where": """\
+where : array_like of bool, optional
+    Broadcasts against `x`, as in NumPy: elements where it is False are in no set, and are not read.""",
+    "sample_weight": """\
+sample_weight : array_like of real numbers, optional
+    Shape as for `labels`, or any that broadcasts against `x`; finite, at least 0. An element of weight 3 counts as three
+    equal ones would.""",
+    "excluded": """\
+excluded : {"zero", "input", "keep"}, default "zero"
+    What the result has at elements that are in no set: 0, the input there, or what `out` holds already.""",
+    "nan_policy": """\
+nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+    What NaN in `x` does, as in SciPy. "propagate": it spoils its set. "omit": it is in no set, and stays NaN in the
+    result. "raise": ValueError, before anything is written.""",
+    "moments_selection": """\
+{labels}
+num_groups : int, optional
+    With `labels`: how many sets there are, all labels being below. Left out: the largest label and 1.
+{segments}
+{where}
+{sample_weight}
+nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+    What NaN in `x` does, as in SciPy. "propagate": it spoils its set. "omit": it is in no set. "raise": ValueError.""",
+    "group_selection": """\
+{labels}
+{segments}
+{where}
+{sample_weight}
+{excluded}
+{nan_policy}""",
+    "backward_selection": """\
+labels, num_groups, segments, where, sample_weight, nan_policy : optional
+    As in the forward call.
+excluded : {"zero", "input", "keep"}, default "zero"
+    What `grad_input` has at elements that are in no set, which give nothing to `grad_weight` and `grad_bias`: 0,
+    `grad_output`, or what its memory holds.""",
+    "group_backward_selection": """\
+labels, segments, where, sample_weight, nan_policy : optional
+    As in the forward call.
+excluded : {"zero", "input", "keep"}, default "zero"
+    What `grad_input` has at elements that are in no set, which give nothing to `grad_weight` and `grad_bias`: 0,
+    `grad_output`, or what its memory holds.""",
+    "pattern": """\
+    Or a pattern as of ``einops.reduce``, such as "n (g c) h w -> n g": all axes of `x` by name, and those that are kept;
+    see `sizes`.""",
+    "parameters": """\
+parameters : str, optional
+    With a pattern: the axes of `weight` and `bias`, as in "c" or "(g c)". Left out, they broadcast against `x`.""",
+    "sizes": """\
+**sizes : int
+    With a pattern: the lengths of axes in parentheses, as in ``g=32``; one of each pair may be left out. An ellipsis
+    stands for any number of axes, 1 for an axis of length 1. Statistics have the axes behind the arrow, in that order.
+    What is wrong with a pattern is an error that points into it.""",
     "channel_axis": """\
 channel_axis : int, default 1
     The axis of the channels; -1 for data with the channels last.""",
@@ -226,7 +329,7 @@ Gradients
     ``(grad_input, grad_weight, grad_bias)``: the arrays written to, and None for what was not computed.""",
     "raises": """\
 TypeError
-    If an argument is not of the type said above; no array is cast, and a masked array is refused.
+    If an argument is not of the type said above; no array is cast.
 ValueError
     If a shape, an axis, an option or the memory of an array does not fit. Nothing has been written then.""",
 }
@@ -251,10 +354,13 @@ def documented(**texts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Replace a function that does nothing but call its namesake in the compiled module, with the same parameters.
+    """Replace a function whose first parameters are those of its namesake in the compiled module.
 
     The arguments then go there without a Python frame in between, which is a third of the time of a call on a short
-    row. Signature, documentation and types stay those of the function.
+    row. Signature, documentation and types stay those of the function. Its body says what a call does, and is run for
+    the parameters that the compiled function does not have, which follow the others, and for a pattern as `axis`.
     """
-    namesake = _core.Function(function, getattr(_core, function.__name__))
+    called = getattr(_core, function.__name__)
+    required = [each for each in inspect.signature(called).parameters.values() if each.default is each.empty]
+    namesake = _core.Function(function, called, len(required))
     return cast(Callable[P, R], functools.update_wrapper(namesake, function))

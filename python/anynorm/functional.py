@@ -7,10 +7,11 @@ population).
 """
 
 from anynorm._axis_backward import layer_norm_backward, normalize_backward, rms_norm_backward
-from anynorm._axis_norms import layer_norm, moments, normalize, rms_norm
+from anynorm._axis_norms import layer_norm, rms_norm
 from anynorm._batch_renorm import batch_renorm, batch_renorm_backward
 from anynorm._channel_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
 from anynorm._channel_norms import batch_norm, group_norm, instance_norm
+from anynorm._engine import moments, normalize
 from anynorm._fold import fold_batch_norm
 from anynorm._lp_normalize import lp_normalize, lp_normalize_backward
 from anynorm._quantize import quantize

@@ -2,6 +2,7 @@
 // Reads the arguments of one call, in the order of its signature.
 #pragma once
 
+#include <array>
 #include <climits>
 #include <optional>
 #include <utility>
@@ -20,6 +21,9 @@ struct Tail {
     Operand y;
     bool return_moments = false;
 };
+
+/// What keeps the arrays of a selection alive for the length of a call.
+using SelectionArrays = std::array<py::object, 4>;
 
 class Arguments {
   public:
@@ -160,6 +164,29 @@ class Arguments {
         throw_value_error(argument, rest.append("'").append(text(object)).append("'"));
     }
 
+    /// labels, num_groups, segments, where and sample_weight; nothing is read of a call that `selects` nothing.
+    SelectionArrays selection(bool selects, Selection& selection) {
+        SelectionArrays arrays;
+        if (!selects) return arrays;
+        const auto read = [&](const char* name, TensorView& view, Elements allowed) {
+            return read_optional(*next_++, named(name), view, allowed);
+        };
+        arrays[0] = read("labels", selection.labels, Elements::indices);
+        selection.num_groups = integer("num_groups");
+        arrays[1] = read("segments", selection.segments, Elements::indices);
+        arrays[2] = read("where", selection.where, Elements::truths);
+        arrays[3] = read("sample_weight", selection.sample_weight, Elements::floats);
+        return arrays;
+    }
+
+    /// Those of `selection`, and excluded, into the options of a call.
+    SelectionArrays selection(bool selects, Selection& selection, Excluded& excluded) {
+        SelectionArrays arrays = this->selection(selects, selection);
+        static constexpr const char* names[] = {"zero", "input", "keep"};
+        if (selects) excluded = static_cast<Excluded>(choice("excluded", names));
+        return arrays;
+    }
+
     /// out_scale and out_zero_point.
     void quantization(Fusion& fusion) {
         const std::optional<double> scale = optional_number("out_scale");
@@ -256,9 +283,11 @@ class Arguments {
 /// Makes the call without the GIL and returns y, with the sum and the Moments behind it where the caller asked for
 /// them.
 template <class Options, class ShapeOfSets, class Call>
-py::object run(const Tail& tail, Options& options, const ShapeOfSets& shape_of_sets, const Call& call) {
+py::object run(const Tail& tail, Options& options, const Selection& selection, const ShapeOfSets& shape_of_sets,
+               const Call& call) {
     std::optional<NewMoments> used;
-    if (tail.return_moments) used.emplace(shape_of_sets(), options.moments);
+    if (tail.return_moments)
+        used.emplace(grouped(selection, shape_of_sets()), options.moments, selection.sample_weight.given());
     {
         const WithoutGil release(tail.y.view.size());
         call();

@@ -19,6 +19,11 @@ const Numpy* numpy = nullptr;
 
 constexpr const char* dtypes = "float16, bfloat16, float32 or float64";
 
+/// What messages call the element types that an array may have.
+const char* names_of(Elements allowed) {
+    return allowed == Elements::indices ? "int32 or int64" : allowed == Elements::truths ? "bool" : dtypes;
+}
+
 constexpr char foreign_byte_order = PY_LITTLE_ENDIAN ? '>' : '<';
 
 const ArrayFields& fields(PyObject* array) { return *reinterpret_cast<const ArrayFields*>(array); }
@@ -60,12 +65,39 @@ DType dtype_of(PyObject* descr) {
             return DType::i8;
         case Numpy::NPY_UBYTE_:
             return DType::u8;
+        case Numpy::NPY_INT_:
+            return DType::i32;
+        case Numpy::NPY_LONG_:
+            return sizeof(long) == 8 ? DType::i64 : DType::i32;
+        case Numpy::NPY_LONGLONG_:
+            return DType::i64;
+        case Numpy::NPY_BOOL_:
+            return DType::boolean;
         default:
             return is_bfloat16(descr) ? DType::bf16 : DType::none;
     }
 }
 
-bool is_byte(DType dtype) { return dtype == DType::i8 || dtype == DType::u8; }
+bool has_dtype(Elements allowed, DType dtype) {
+    switch (dtype) {
+        case DType::f16:
+        case DType::bf16:
+        case DType::f32:
+        case DType::f64:
+            return allowed <= Elements::floats_or_bytes;
+        case DType::i8:
+        case DType::u8:
+            return allowed == Elements::floats_or_bytes;
+        case DType::i32:
+        case DType::i64:
+            return allowed == Elements::indices;
+        case DType::boolean:
+            return allowed == Elements::truths;
+        case DType::none:
+            break;
+    }
+    return false;
+}
 
 /// A new reference to the dtype of new arrays.
 PyObject* descr_of(DType dtype) {
@@ -98,8 +130,9 @@ void refuse_mask(PyObject* array, const Argument& argument) {
 void show(PyObject* object, const Argument& argument, TensorView& view, Elements allowed) {
     const ArrayFields& array = fields(object);
     view.dtype = dtype_of(array.descr);
-    if (view.dtype == DType::none || (allowed == Elements::floats && is_byte(view.dtype)))
-        throw py::type_error(message(argument, std::string("of dtype ") + dtypes + ", got ") + text(array.descr));
+    if (!has_dtype(allowed, view.dtype))
+        throw py::type_error(message(argument, std::string("of dtype ") + names_of(allowed) + ", got ") +
+                             text(array.descr));
     if (array.nd > max_rank) throw_value_error(argument, "of at most 16 axes, got " + std::to_string(array.nd));
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
     const int shift = std::countr_zero(static_cast<std::uint64_t>(item));  // a division takes 5 ns, for every axis
@@ -164,7 +197,9 @@ std::string shape_text(const TensorView& x) {
     return result + (x.rank == 1 ? ",)" : ")");
 }
 
-py::object read_array(PyObject* object, const Argument& argument, TensorView& view) {
+bool is_ndarray(PyObject* object) { return Py_TYPE(object) == numpy->PyArray_Type_; }
+
+py::object read_array(PyObject* object, const Argument& argument, TensorView& view, Elements allowed) {
     auto array = py::reinterpret_borrow<py::object>(object);
     if (Py_TYPE(object) != numpy->PyArray_Type_) {
         if (numpy->PyArray_Check_(object)) {
@@ -176,12 +211,12 @@ py::object read_array(PyObject* object, const Argument& argument, TensorView& vi
             array = py::reinterpret_steal<py::object>(made);
         }
     }
-    show(array.ptr(), argument, view, Elements::floats);
+    show(array.ptr(), argument, view, allowed);
     return array;
 }
 
-py::object read_optional(PyObject* object, const Argument& argument, TensorView& view) {
-    return object == Py_None ? py::object() : read_array(object, argument, view);
+py::object read_optional(PyObject* object, const Argument& argument, TensorView& view, Elements allowed) {
+    return object == Py_None ? py::object() : read_array(object, argument, view, allowed);
 }
 
 void refuse_half(const Argument& argument, const TensorView& view) {
@@ -235,7 +270,8 @@ DType read_dtype(PyObject* object, const Argument& argument) {
     }
     const auto owner = py::reinterpret_steal<py::object>(descr);
     const DType dtype = dtype_of(descr);
-    if (dtype == DType::none) throw py::type_error(message(argument, std::string(dtypes) + ", got ") + text(descr));
+    if (!has_dtype(Elements::floats_or_bytes, dtype))
+        throw py::type_error(message(argument, std::string(dtypes) + ", got ") + text(descr));
     return dtype;
 }
 

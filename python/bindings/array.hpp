@@ -33,17 +33,20 @@ struct Operand {
     py::object array;
 };
 
+/// Which element types an array may have: int8 and uint8 are for results that are quantized, indices and truths for
+/// selections.
+enum class Elements : std::uint8_t { floats, floats_or_bytes, indices, truths };
+
 /// Any array-like; an ndarray is never copied. Returns the array whose memory `view` shows.
-py::object read_array(PyObject* object, const Argument& argument, TensorView& view);
+py::object read_array(PyObject* object, const Argument& argument, TensorView& view,
+                      Elements allowed = Elements::floats);
 
 /// As read_array; None leaves `view` as it is, an operand that is not given.
-py::object read_optional(PyObject* object, const Argument& argument, TensorView& view);
+py::object read_optional(PyObject* object, const Argument& argument, TensorView& view,
+                         Elements allowed = Elements::floats);
 
 /// For statistics, which change by less than a half type can tell.
 void refuse_half(const Argument& argument, const TensorView& view);
-
-/// Which element types an array may have: int8 and uint8 are for results that are quantized.
-enum class Elements : std::uint8_t { floats, floats_or_bytes };
 
 /// An ndarray to be written; anything else would be a copy that the caller never sees.
 py::object written_array(PyObject* object, const Argument& argument, TensorView& view,
@@ -66,6 +69,9 @@ py::object empty(std::span<const std::int64_t> shape, DType dtype, TensorView& v
 
 /// A new array without values, of the shape and memory order of x, as numpy.empty_like(x, subok=False).
 py::object empty_like(const Operand& x, DType dtype, TensorView& view);
+
+/// Whether it is an ndarray and of no subclass.
+bool is_ndarray(PyObject* object);
 
 /// Finds NumPy; called once, when the module is imported.
 void load_numpy();

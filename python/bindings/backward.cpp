@@ -65,6 +65,10 @@ class Backward {
         options.num_threads = arguments.num_threads();
     }
 
+    void read_selection(bool selects, Selection& selection, Excluded& excluded) {
+        selection_ = arguments.selection(selects, selection, excluded);
+    }
+
     /// Makes the call without the GIL and returns an anynorm.Gradients.
     template <class Call>
     py::object run(const Call& call) const {
@@ -119,22 +123,24 @@ class Backward {
     py::object weight_, bias_, running_mean_, running_var_;
     py::object grad_input_, grad_weight_, grad_bias_;
     GivenMoments moments_;
+    SelectionArrays selection_;
 };
 
-py::object normalize_backward(PyObject* const* values) {
+py::object normalize_backward(PyObject* const* values, bool selects) {
     Backward call("normalize_backward", values);
     NormalizeBackwardOptions options;
-    const Grouping sets{call.arguments.axes(call.x.view)};
+    Grouping sets{call.arguments.axes(call.x.view)};
     call.read_parameters(options);
     options.eps = call.arguments.number("eps");
     options.center = call.arguments.flag("center");
     options.frozen = call.arguments.flag("frozen");
     call.read_tail(options, std::nullopt);
+    call.read_selection(selects, sets.selection, options.excluded);
     return call.run(
         [&] { anynorm::normalize_backward(call.grad_output.view, call.x.view, sets, call.gradients, options); });
 }
 
-py::object layer_norm_backward(PyObject* const* values) {
+py::object layer_norm_backward(PyObject* const* values, bool selects) {
     Backward call("layer_norm_backward", values);
     LayerNormOptions options;
     PyObject* normalized_shape = call.arguments.raw();
@@ -142,11 +148,12 @@ py::object layer_norm_backward(PyObject* const* values) {
     options.eps = call.arguments.number("eps");
     const Axes axes = call.arguments.trailing_or_named_axes(call.x.view, normalized_shape);
     call.read_tail(options, shape_along(call.x.view, axes));
+    call.read_selection(selects, options.selection, options.excluded);
     return call.run(
         [&] { anynorm::layer_norm_backward(call.grad_output.view, call.x.view, axes, call.gradients, options); });
 }
 
-py::object rms_norm_backward(PyObject* const* values) {
+py::object rms_norm_backward(PyObject* const* values, bool selects) {
     Backward call("rms_norm_backward", values);
     RmsNormOptions options;
     PyObject* normalized_shape = call.arguments.raw();
@@ -154,11 +161,12 @@ py::object rms_norm_backward(PyObject* const* values) {
     options.eps = call.arguments.optional_number("eps");
     const Axes axes = call.arguments.trailing_or_named_axes(call.x.view, normalized_shape);
     call.read_tail(options, shape_along(call.x.view, axes));
+    call.read_selection(selects, options.selection, options.excluded);
     return call.run(
         [&] { anynorm::rms_norm_backward(call.grad_output.view, call.x.view, axes, call.gradients, options); });
 }
 
-py::object group_norm_backward(PyObject* const* values) {
+py::object group_norm_backward(PyObject* const* values, bool selects) {
     Backward call("group_norm_backward", values);
     GroupNormOptions options;
     const std::int64_t num_groups = call.arguments.integer("num_groups");
@@ -166,6 +174,7 @@ py::object group_norm_backward(PyObject* const* values) {
     options.eps = call.arguments.number("eps");
     options.channel_axis = call.arguments.axis("channel_axis");
     call.read_tail(options, per_channel(call.x.view, options.channel_axis));
+    call.read_selection(selects, options.selection, options.excluded);
     return call.run(
         [&] { anynorm::group_norm_backward(call.grad_output.view, call.x.view, num_groups, call.gradients, options); });
 }
@@ -184,18 +193,20 @@ void read_channel_norm(Backward& call, const char* flag, bool Options::* value, 
     call.read_tail(options, per_channel(call.x.view, options.channel_axis));
 }
 
-py::object instance_norm_backward(PyObject* const* values) {
+py::object instance_norm_backward(PyObject* const* values, bool selects) {
     Backward call("instance_norm_backward", values);
     InstanceNormOptions options;
     read_channel_norm(call, "use_input_stats", &InstanceNormOptions::use_input_stats, options);
+    call.read_selection(selects, options.selection, options.excluded);
     return call.run(
         [&] { anynorm::instance_norm_backward(call.grad_output.view, call.x.view, call.gradients, options); });
 }
 
-py::object batch_norm_backward(PyObject* const* values) {
+py::object batch_norm_backward(PyObject* const* values, bool selects) {
     Backward call("batch_norm_backward", values);
     BatchNormOptions options;
     read_channel_norm(call, "training", &BatchNormOptions::training, options);
+    call.read_selection(selects, options.selection, options.excluded);
     return call.run([&] { anynorm::batch_norm_backward(call.grad_output.view, call.x.view, call.gradients, options); });
 }
 
@@ -218,31 +229,40 @@ py::object batch_renorm_backward(PyObject* const* values) {
 }
 
 PyMethodDef methods[] = {
-    method<normalize_backward, 14>("normalize_backward",
-                                   "normalize_backward($module, grad_output, x, axis, weight, bias, eps, center, "
-                                   "frozen, moments, activation, grad_input, "
-                                   "grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<layer_norm_backward, 13>("layer_norm_backward",
-                                    "layer_norm_backward($module, grad_output, x, normalized_shape, weight, bias, eps, "
-                                    "axis, moments, activation, grad_input, "
-                                    "grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<rms_norm_backward, 11>("rms_norm_backward",
-                                  "rms_norm_backward($module, grad_output, x, normalized_shape, weight, eps, axis, "
-                                  "moments, activation, grad_input, "
-                                  "grad_weight, num_threads, /)\n--\n\n"),
-    method<group_norm_backward, 13>("group_norm_backward",
-                                    "group_norm_backward($module, grad_output, x, num_groups, weight, bias, eps, "
-                                    "channel_axis, moments, activation, "
-                                    "grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
-    method<instance_norm_backward, 16>(
+    selecting_method<normalize_backward, 14>(
+        "normalize_backward",
+        "normalize_backward($module, grad_output, x, axis, weight, bias, eps, center, "
+        "frozen, moments, activation, grad_input, "
+        "grad_weight, grad_bias, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<layer_norm_backward, 13>(
+        "layer_norm_backward",
+        "layer_norm_backward($module, grad_output, x, normalized_shape, weight, bias, eps, "
+        "axis, moments, activation, grad_input, "
+        "grad_weight, grad_bias, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<rms_norm_backward, 11>(
+        "rms_norm_backward",
+        "rms_norm_backward($module, grad_output, x, normalized_shape, weight, eps, axis, "
+        "moments, activation, grad_input, "
+        "grad_weight, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<group_norm_backward, 13>(
+        "group_norm_backward",
+        "group_norm_backward($module, grad_output, x, num_groups, weight, bias, eps, "
+        "channel_axis, moments, activation, "
+        "grad_input, grad_weight, grad_bias, num_threads, "
+        "labels=None, label_count=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<instance_norm_backward, 16>(
         "instance_norm_backward",
         "instance_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, use_input_stats, "
         "momentum, eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, "
-        "/)\n--\n\n"),
-    method<batch_norm_backward, 16>(
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<batch_norm_backward, 16>(
         "batch_norm_backward",
         "batch_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
-        "eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+        "eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     method<batch_renorm_backward, 17>(
         "batch_renorm_backward",
         "batch_renorm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "

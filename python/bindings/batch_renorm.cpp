@@ -5,7 +5,7 @@ namespace anynorm::python {
 namespace {
 
 py::object batch_renorm(PyObject* const* values) {
-    return channel_norm("batch_renorm", values, "training", &BatchRenormOptions::training, per_channel,
+    return channel_norm("batch_renorm", values, false, "training", &BatchRenormOptions::training, per_channel,
                         anynorm::batch_renorm);
 }
 

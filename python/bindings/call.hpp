@@ -22,6 +22,29 @@ PyObject* fastcall(PyObject*, PyObject* const* arguments, Py_ssize_t count) noex
     }
 }
 
+/// As fastcall, of a function that takes those of a Selection behind `arity` others, `selecting` of them, or none.
+template <py::object (*function)(PyObject* const* arguments, bool selects), Py_ssize_t arity, Py_ssize_t selecting>
+PyObject* selecting_fastcall(PyObject*, PyObject* const* arguments, Py_ssize_t count) noexcept {
+    if (count != arity && count != arity + selecting) {
+        PyErr_Format(PyExc_TypeError, "expected %zd or %zd arguments, got %zd", arity, arity + selecting, count);
+        return nullptr;
+    }
+    try {
+        return function(arguments, count != arity).release().ptr();
+    } catch (...) {
+        py::detail::try_translate_exceptions();
+        return nullptr;
+    }
+}
+
+template <py::object (*function)(PyObject* const* arguments, bool selects), Py_ssize_t arity, Py_ssize_t selecting = 6>
+PyMethodDef selecting_method(const char* name, const char* doc) {
+    return {
+        name,
+        reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&selecting_fastcall<function, arity, selecting>)),
+        METH_FASTCALL, doc};
+}
+
 template <py::object (*function)(PyObject* const* arguments), Py_ssize_t arity>
 PyMethodDef method(const char* name, const char* doc) {
     return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&fastcall<function, arity>)),

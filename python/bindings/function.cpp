@@ -3,8 +3,12 @@
 //
 // The Python function keeps what it is good at: the signature, the documentation, the types, and the errors of a call
 // that does not fit the signature. Only matching arguments to parameters is done here, in a quarter of the time: of
-// 0.5 us for a row of 64 it was a third.
-#include <pybind11/pybind11.h>
+// 0.5 us for a row of 64 it was a third. A call with more than the compiled function takes, which are its parameters
+// after those, with a pattern in the place of an axis, or with an x that is no plain ndarray (a masked array, a table,
+// a list), runs the body.
+#include "array.hpp"
+
+// After Python.h, which it needs.
 #include <structmember.h>
 
 #include <algorithm>
@@ -21,6 +25,7 @@ struct Function {
     PyObject_HEAD vectorcallfunc vectorcall;
     PyObject *function, *compiled, *dict, *weakrefs;
     Py_ssize_t count, positional;
+    Py_ssize_t axis, x;  // the parameters that may be a pattern and no ndarray; -1 for one that there is not
     PyObject* names[most_parameters];
     PyObject* defaults[most_parameters];  // nullptr where there is none
 };
@@ -52,26 +57,36 @@ bool match(const Function& self, PyObject* const* arguments, Py_ssize_t given, P
     return std::find(values + given, values + self.count, nullptr) == values + self.count;
 }
 
+bool is_plain(const Function& self, PyObject* const* values) {
+    return (self.axis < 0 || !PyUnicode_Check(values[self.axis])) && (self.x < 0 || is_ndarray(values[self.x]));
+}
+
 PyObject* call(PyObject* object, PyObject* const* arguments, std::size_t count, PyObject* keywords) {
     const Function& self = self_of(object);
     PyObject* values[most_parameters];
-    if (!match(self, arguments, PyVectorcall_NARGS(count), keywords, values))
+    if (!match(self, arguments, PyVectorcall_NARGS(count), keywords, values) || !is_plain(self, values))
         return PyObject_Vectorcall(self.function, arguments, count, keywords);
     const auto compiled = reinterpret_cast<PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t)>(
         reinterpret_cast<void (*)()>(PyCFunction_GET_FUNCTION(self.compiled)));
     return compiled(PyCFunction_GET_SELF(self.compiled), values, self.count);
 }
 
-void read_signature(Function& self) {
+/// `count` parameters are the compiled function's; those after them have defaults, and are the body's to read.
+void read_signature(Function& self, Py_ssize_t count) {
     const py::handle function(self.function);
     const py::object code = function.attr("__code__"), defaults = function.attr("__defaults__"),
                      named_defaults = function.attr("__kwdefaults__");
     const py::tuple names = code.attr("co_varnames");
     self.positional = code.attr("co_argcount").cast<Py_ssize_t>();
-    self.count = self.positional + code.attr("co_kwonlyargcount").cast<Py_ssize_t>();
-    if (self.count > most_parameters) throw py::value_error("Function: expected at most 32 parameters");
+    const Py_ssize_t parameters = self.positional + code.attr("co_kwonlyargcount").cast<Py_ssize_t>();
+    if (count < self.positional || count > std::min(parameters, most_parameters))
+        throw py::value_error("Function: expected a count of at most 32 parameters, with all positional ones");
+    self.count = count;
+    self.axis = self.x = -1;
     for (Py_ssize_t i = 0; i < self.count; ++i) {
         self.names[i] = Py_NewRef(PyTuple_GET_ITEM(names.ptr(), i));
+        if (PyUnicode_CompareWithASCIIString(self.names[i], "axis") == 0) self.axis = i;
+        if (PyUnicode_CompareWithASCIIString(self.names[i], "x") == 0) self.x = i;
         PyObject* value = nullptr;
         if (i >= self.positional) {
             if (!named_defaults.is_none()) value = PyDict_GetItemWithError(named_defaults.ptr(), self.names[i]);
@@ -84,10 +99,11 @@ void read_signature(Function& self) {
 }
 
 PyObject* create(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
-    static const char* const names[] = {"function", "compiled", nullptr};
+    static const char* const names[] = {"function", "compiled", "count", nullptr};
     PyObject *function = nullptr, *compiled = nullptr;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!O!:Function", const_cast<char**>(names), &PyFunction_Type,
-                                     &function, &PyCFunction_Type, &compiled))
+    Py_ssize_t number = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!O!n:Function", const_cast<char**>(names), &PyFunction_Type,
+                                     &function, &PyCFunction_Type, &compiled, &number))
         return nullptr;
     PyObject* const object = type->tp_alloc(type, 0);
     if (!object) return nullptr;
@@ -96,7 +112,7 @@ PyObject* create(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
     self.function = Py_NewRef(function);
     self.compiled = Py_NewRef(compiled);
     try {
-        read_signature(self);
+        read_signature(self, number);
     } catch (...) {
         py::detail::try_translate_exceptions();
         Py_DECREF(object);

@@ -27,24 +27,28 @@ py::object read_attribute(PyObject* object, PyObject* name, const Argument& argu
     return written ? written_array(value.ptr(), argument, view) : read_array(value.ptr(), argument, view);
 }
 
-py::object moments(PyObject* const* values) {
+py::object moments(PyObject* const* values, bool selects) {
     Arguments arguments("moments", values);
     Operand x;
     x.array = arguments.array("x", x.view);
-    const Axes axes = arguments.axes(x.view);
+    Grouping sets{arguments.axes(x.view)};
     const bool keepdims = arguments.flag("keepdims");
     const MomentsOptions options{.num_threads = arguments.num_threads()};
+    const SelectionArrays arrays = arguments.selection(selects, sets.selection);
     MomentsView out;
-    const NewMoments result(shape_of_sets(x.view, axes, keepdims), out);
+    const NewMoments result(grouped(sets.selection, shape_of_sets(x.view, sets.reduce, keepdims)), out,
+                            sets.selection.sample_weight.given());
     {
         const WithoutGil release(x.view.size());
-        anynorm::moments(x.view, {axes}, out, options);
+        anynorm::moments(x.view, sets, out, options);
     }
     return result.wrap();
 }
 
 PyMethodDef methods[] = {
-    method<moments, 4>("moments", "moments($module, x, axis, keepdims, num_threads, /)\n--\n\n"),
+    selecting_method<moments, 4, 5>("moments",
+                                    "moments($module, x, axis, keepdims, num_threads, labels=None, num_groups=0, "
+                                    "segments=None, where=None, sample_weight=None, /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -59,14 +63,15 @@ void GivenMoments::read(PyObject* object, const Argument& argument, MomentsView&
     m2_ = read_attribute(object, known.m2, argument, written, view.m2);
 }
 
-NewMoments::NewMoments(std::span<const std::int64_t> shape, MomentsView& view)
+NewMoments::NewMoments(std::span<const std::int64_t> shape, MomentsView& view, bool weighted)
     : count_(empty(shape, DType::f64, view.count)),
       mean_(empty(shape, DType::f64, view.mean)),
-      m2_(empty(shape, DType::f64, view.m2)) {}
+      m2_(empty(shape, DType::f64, view.m2)),
+      weight2_(weighted ? empty(shape, DType::f64, view.weight2) : py::object()) {}
 
 py::object NewMoments::wrap() const {
-    PyObject* const arrays[] = {count_.ptr(), mean_.ptr(), m2_.ptr()};
-    PyObject* result = PyObject_Vectorcall(moments_class().make.ptr(), arrays, 3, nullptr);
+    PyObject* const arrays[] = {count_.ptr(), mean_.ptr(), m2_.ptr(), weight2_.ptr()};
+    PyObject* result = PyObject_Vectorcall(moments_class().make.ptr(), arrays, weight2_ ? 4 : 3, nullptr);
     if (!result) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(result);
 }

@@ -11,7 +11,7 @@ Shape per_sample(const TensorView& x, std::int64_t sets) {
     return shape;
 }
 
-py::object layer_norm(PyObject* const* values) {
+py::object layer_norm(PyObject* const* values, bool selects) {
     Arguments arguments("layer_norm", values);
     LayerNormOptions options;
     Operand x;
@@ -22,12 +22,13 @@ py::object layer_norm(PyObject* const* values) {
     options.eps = arguments.number("eps");
     const Axes axes = arguments.trailing_or_named_axes(x.view, normalized_shape);
     const Tail tail = arguments.tail(x, options);
+    const SelectionArrays arrays = arguments.selection(selects, options.selection, options.excluded);
     return run(
-        tail, options, [&] { return shape_of_sets(x.view, axes); },
+        tail, options, options.selection, [&] { return shape_of_sets(x.view, axes); },
         [&] { anynorm::layer_norm(x.view, tail.y.view, axes, options); });
 }
 
-py::object rms_norm(PyObject* const* values) {
+py::object rms_norm(PyObject* const* values, bool selects) {
     Arguments arguments("rms_norm", values);
     RmsNormOptions options;
     Operand x;
@@ -37,12 +38,13 @@ py::object rms_norm(PyObject* const* values) {
     options.eps = arguments.optional_number("eps");
     const Axes axes = arguments.trailing_or_named_axes(x.view, normalized_shape);
     const Tail tail = arguments.tail(x, options);
+    const SelectionArrays arrays = arguments.selection(selects, options.selection, options.excluded);
     return run(
-        tail, options, [&] { return shape_of_sets(x.view, axes); },
+        tail, options, options.selection, [&] { return shape_of_sets(x.view, axes); },
         [&] { anynorm::rms_norm(x.view, tail.y.view, axes, options); });
 }
 
-py::object group_norm(PyObject* const* values) {
+py::object group_norm(PyObject* const* values, bool selects) {
     Arguments arguments("group_norm", values);
     GroupNormOptions options;
     Operand x;
@@ -53,50 +55,61 @@ py::object group_norm(PyObject* const* values) {
     options.eps = arguments.number("eps");
     options.channel_axis = arguments.axis("channel_axis");
     const Tail tail = arguments.tail(x, options);
+    const SelectionArrays arrays = arguments.selection(selects, options.selection, options.excluded);
     // A number that the core is going to refuse must not become the size of an array.
     const auto sets = [&] {
         const bool sensible =
             num_groups > 0 && (num_groups <= length(x.view, options.channel_axis) || x.view.size() == 0);
         return per_sample(x.view, sensible ? num_groups : 0);
     };
-    return run(tail, options, sets, [&] { anynorm::group_norm(x.view, tail.y.view, num_groups, options); });
+    return run(tail, options, options.selection, sets,
+               [&] { anynorm::group_norm(x.view, tail.y.view, num_groups, options); });
 }
 
-py::object instance_norm(PyObject* const* values) {
+py::object instance_norm(PyObject* const* values, bool selects) {
     const auto sets = [](const TensorView& x, int channel_axis) { return per_sample(x, length(x, channel_axis)); };
-    return channel_norm("instance_norm", values, "use_input_stats", &InstanceNormOptions::use_input_stats, sets,
-                        anynorm::instance_norm);
+    return channel_norm("instance_norm", values, selects, "use_input_stats", &InstanceNormOptions::use_input_stats,
+                        sets, anynorm::instance_norm);
 }
 
-py::object batch_norm(PyObject* const* values) {
-    return channel_norm("batch_norm", values, "training", &BatchNormOptions::training, per_channel,
+py::object batch_norm(PyObject* const* values, bool selects) {
+    return channel_norm("batch_norm", values, selects, "training", &BatchNormOptions::training, per_channel,
                         anynorm::batch_norm);
 }
 
 PyMethodDef methods[] = {
-    method<layer_norm, 16>("layer_norm",
-                           "layer_norm($module, x, normalized_shape, weight, bias, eps, axis, "
-                           "moments, residual, activation, out, sum_out, dtype, "
-                           "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
-    method<rms_norm, 15>("rms_norm",
-                         "rms_norm($module, x, normalized_shape, weight, eps, axis, "
-                         "moments, residual, activation, out, sum_out, dtype, "
-                         "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
-    method<group_norm, 16>("group_norm",
-                           "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, "
-                           "moments, residual, activation, out, sum_out, dtype, "
-                           "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
-    method<instance_norm, 24>(
+    selecting_method<layer_norm, 16>(
+        "layer_norm",
+        "layer_norm($module, x, normalized_shape, weight, bias, eps, axis, "
+        "moments, residual, activation, out, sum_out, dtype, "
+        "out_scale, out_zero_point, return_moments, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<rms_norm, 15>(
+        "rms_norm",
+        "rms_norm($module, x, normalized_shape, weight, eps, axis, "
+        "moments, residual, activation, out, sum_out, dtype, "
+        "out_scale, out_zero_point, return_moments, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<group_norm, 16>(
+        "group_norm",
+        "group_norm($module, x, num_groups, weight, bias, eps, channel_axis, "
+        "moments, residual, activation, out, sum_out, dtype, "
+        "out_scale, out_zero_point, return_moments, num_threads, "
+        "labels=None, label_count=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<instance_norm, 24>(
         "instance_norm",
         "instance_norm($module, x, running_mean, running_var, weight, bias, use_input_stats, momentum, "
         "eps, channel_axis, num_batches, correction, pooled, nonfinite, one_element, "
         "moments, residual, activation, out, sum_out, dtype, "
-        "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
-    method<batch_norm, 24>("batch_norm",
-                           "batch_norm($module, x, running_mean, running_var, weight, bias, training, momentum, eps, "
-                           "channel_axis, num_batches, correction, pooled, nonfinite, one_element, "
-                           "moments, residual, activation, out, sum_out, dtype, "
-                           "out_scale, out_zero_point, return_moments, num_threads, /)\n--\n\n"),
+        "out_scale, out_zero_point, return_moments, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<batch_norm, 24>(
+        "batch_norm",
+        "batch_norm($module, x, running_mean, running_var, weight, bias, training, momentum, eps, "
+        "channel_axis, num_batches, correction, pooled, nonfinite, one_element, "
+        "moments, residual, activation, out, sum_out, dtype, "
+        "out_scale, out_zero_point, return_moments, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

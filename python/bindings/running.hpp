@@ -31,8 +31,8 @@ class Running {
 
 /// A norm that keeps running statistics: reads the arguments that all of them have, in their order, and makes the call.
 template <class Options, class ShapeOfSets>
-py::object channel_norm(const char* function, PyObject* const* values, const char* flag, bool Options::* trains,
-                        const ShapeOfSets& shape_of_sets,
+py::object channel_norm(const char* function, PyObject* const* values, bool selects, const char* flag,
+                        bool Options::* trains, const ShapeOfSets& shape_of_sets,
                         RunningUpdate (*norm)(const TensorView&, const TensorView&, const Options&)) {
     Arguments arguments(function, values);
     Options options;
@@ -52,9 +52,16 @@ py::object channel_norm(const char* function, PyObject* const* values, const cha
     options.channel_axis = arguments.axis("channel_axis");
     running.read_options(options.one_element);
     const Tail tail = arguments.tail(x, options);
+    const Selection none;
+    const Selection* selection = &none;
+    SelectionArrays arrays;
+    if constexpr (requires { options.selection; }) {
+        arrays = arguments.selection(selects, options.selection, options.excluded);
+        selection = &options.selection;
+    }
     RunningUpdate update;
     py::object result = run(
-        tail, options, [&] { return shape_of_sets(x.view, options.channel_axis); },
+        tail, options, *selection, [&] { return shape_of_sets(x.view, options.channel_axis); },
         [&] { update = norm(x.view, tail.y.view, options); });
     running.report(update);
     return result;

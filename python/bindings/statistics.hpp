@@ -15,14 +15,14 @@ class GivenMoments {
     py::object count_, mean_, m2_;
 };
 
-/// Three new float64 arrays for the core to write, and the anynorm.Moments made of them.
+/// Three new float64 arrays for the core to write, four with weights, and the anynorm.Moments made of them.
 class NewMoments {
   public:
-    NewMoments(std::span<const std::int64_t> shape, MomentsView& view);
+    NewMoments(std::span<const std::int64_t> shape, MomentsView& view, bool weighted = false);
     py::object wrap() const;
 
   private:
-    py::object count_, mean_, m2_;
+    py::object count_, mean_, m2_, weight2_;
 };
 
 /// The lengths of a new array.
@@ -43,6 +43,18 @@ inline std::int64_t length(const TensorView& x, int axis) {
 inline Shape per_channel(const TensorView& x, int channel_axis) {
     Shape shape;
     shape.push(length(x, channel_axis));
+    return shape;
+}
+
+/// The shape of the moments of every group, where a selection splits sets of this shape.
+inline Shape grouped(const Selection& selection, const Shape& sets) {
+    if (!selection.splits() || sets.rank == max_rank) return sets;
+    const TensorView& segments = selection.segments;
+    std::int64_t groups = selection.num_groups;  // of labels; what does not fit is left for the core to refuse
+    if (segments.given()) groups = segments.rank == 0 ? 0 : segments.shape[0] - (segments.rank == 1 ? 1 : 0);
+    Shape shape;
+    shape.push(groups < 0 ? 0 : groups);
+    for (std::int64_t length : std::span<const std::int64_t>(sets)) shape.push(length);
     return shape;
 }
 

@@ -56,6 +56,8 @@ def test_it_does_what_its_body_says(function):
     given = {"grad_output": grad_output, "x": x, "axis": 1, "num_groups": 2, "training": True, "num_threads": 1}
     given |= {"running_mean": np.zeros(6), "running_var": np.ones(6), "one_element": "bias"}
     given |= {"y": x, "scale": 0.1}
+    if getattr(parameters.get("num_groups"), "default", 0) is None:  # a matter of labels, but for group norm
+        del given["num_groups"]
     given = {name: value for name, value in given.items() if name in parameters}
     if "bn_weight" in parameters:  # the arrays of a layer and of a batch norm with one channel a row
         names = ("bias", "running_mean", "running_var")

@@ -198,7 +198,7 @@ ERRORS = {
     "p": (lambda: anynorm.lp_normalize(X, 3), ValueError, "lp_normalize: expected p of 1, 2 or infinity, got 3"),
     "p_text": (lambda: anynorm.lp_normalize(X, "2"), TypeError, "lp_normalize: expected p to be a number, got str"),
     "axis": (lambda: anynorm.lp_normalize(X[0]), ValueError, "lp_normalize: expected axis from -1 to 0, got 1"),
-    "axis_text": (lambda: anynorm.lp_normalize(X, axis="1"), TypeError, "axis to be an int or a tuple of ints"),
+    "axis_text": (lambda: anynorm.lp_normalize(X, axis="1"), ValueError, "expected -> before the axes that are kept"),
     "eps": (lambda: anynorm.lp_normalize(X, eps=-1), ValueError, "lp_normalize: expected eps of at least 0, got -1"),
     "x_int": (lambda: anynorm.lp_normalize(X.astype(int)), TypeError, "expected x of dtype"),
     "out_shape": (lambda: anynorm.lp_normalize(X, out=X[:2].copy()), ValueError, "expected output of shape (4, 6), got (2, 6)"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anynorm._axis_backward import normalize_backward
-from anynorm._axis_norms import normalize
+from anynorm._engine import normalize
 from anynorm._moments import Moments
 from anynorm._shared import Array
 from anynorm.nn._layer import Layer, parameter_dtype
