@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "calls.hpp"
 
+#include <algorithm>
 #include <anynorm/anynorm.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -25,15 +27,39 @@ std::vector<std::int64_t> lengths(const Case& each, bool wanted) {
     return result;
 }
 
+/// A label for each row, every one of them there.
+std::vector<std::int64_t> draw_labels(const Case& each) {
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(each.shape.front()));
+    std::mt19937_64 random(7);  // NOLINT(cert-msc51-cpp): the same data in every run
+    std::uniform_int_distribution<std::int64_t> any(0, each.labels - 1);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        const auto next = static_cast<std::int64_t>(i);
+        labels[i] = next < each.labels ? next : any(random);
+    }
+    std::shuffle(labels.begin(), labels.end(), random);
+    if (each.sorted) std::sort(labels.begin(), labels.end());
+    return labels;
+}
+
 Call moments_call(const Case& each, const Buffers& buffers, int threads) {
-    const std::vector<std::int64_t> kept = lengths(each, false);
+    std::vector<std::int64_t> kept = lengths(each, false);
+    const auto labels = std::make_shared<std::vector<std::int64_t>>();
+    anynorm::Grouping grouping{anynorm::Axes{std::span(each.axes)}};
+    if (each.labels > 0) {
+        kept.insert(kept.begin(), each.labels);
+        *labels = draw_labels(each);
+        std::vector<std::int64_t> shape(each.shape.size(), 1);
+        shape.front() = each.shape.front();
+        grouping.selection.labels = anynorm::view(labels->data(), shape);
+        grouping.selection.num_groups = each.labels;
+    }
     std::size_t sets = 1;
     for (const std::int64_t length : kept) sets *= static_cast<std::size_t>(length);
     const auto results = std::make_shared<std::vector<double>>(3 * sets);
     const auto column = [&](std::size_t i) { return anynorm::view(results->data() + i * sets, kept); };
     const anynorm::MomentsView out{.count = column(0), .mean = column(1), .m2 = column(2)};
-    return [=, x = buffers.x.view(each), axes = anynorm::Axes{std::span(each.axes)}, keep = results] {
-        anynorm::moments(x, {axes}, out, {.num_threads = threads});
+    return [=, x = buffers.x.view(each), keep = std::pair(results, labels)] {
+        anynorm::moments(x, grouping, out, {.num_threads = threads});
     };
 }
 

@@ -18,7 +18,7 @@ const std::map<std::string, std::set<std::string>> options_of = {
     {"batch_norm", {"channel"}},
     {"group_norm", {"channel", "groups"}},
     {"instance_norm", {"channel"}},
-    {"moments", {"axis"}},
+    {"moments", {"axis", "labels", "sorted"}},
 };
 constexpr std::int64_t cache_line = 64;  // bytes; a longer step would leave some of them alone
 
@@ -67,6 +67,12 @@ void read_option(Case& result, const std::string& key, const std::string& value)
     } else if (key == "residual" || key == "result") {
         if (value != (key == "result" ? "i8" : "1")) throw std::invalid_argument(value);
         (key == "result" ? result.integers : result.residual) = true;
+    } else if (key == "labels") {
+        result.labels = integer(value);
+        if (result.labels < 1) throw std::invalid_argument(value);
+    } else if (key == "sorted") {
+        if (value != "1") throw std::invalid_argument(value);
+        result.sorted = true;
     } else if (key == "axis") {
         for (const std::int64_t axis : integers(value, ',')) result.axes.push_back(static_cast<int>(axis));
     } else if (key == "channel") {
@@ -101,13 +107,19 @@ Case read_case(const std::string& line, const Resize& resize) {
     result.shape = integers(shape, 'x');
     const bool known = options_of.contains(result.norm()) && result.kind != "moments_backward";
     if (!known) throw std::invalid_argument(result.kind);
+    const std::int64_t rows = std::min(result.shape.at(0), resize.max_length);
     for (std::string word; words >> word;) {
         const std::size_t equals = word.find('=');
         if (equals == std::string::npos) throw std::invalid_argument(word);
         const std::string key = word.substr(0, equals);
         read_option(result, key, word.substr(equals + 1));
+        if (key == "labels") result.labels = std::min(result.labels, rows);  // so that none is empty
         told += '/';
-        told += key == "groups" ? "groups=" + std::to_string(std::min(result.groups, resize.max_length)) : word;
+        if (key == "groups") {
+            told += "groups=" + std::to_string(std::min(result.groups, resize.max_length));
+        } else {
+            told += key == "labels" ? "labels=" + std::to_string(result.labels) : word;
+        }
     }
     if (result.fortran_order && result.step > 1) throw std::invalid_argument("order=F and step");
     if (result.axes.empty()) result.axes = {-1};
@@ -158,7 +170,9 @@ std::vector<Case> read_cases(const std::string& path, const Resize& resize) {
             if (std::none_of(cases.begin(), cases.end(), known)) cases.push_back(std::move(next));
         } catch (const std::exception&) {
             std::string message = path + ":" + std::to_string(number) + ": expected `kind dtype shape`, ";
-            message += "then axis= of moments or channel=, groups= and training= of the norms that have them, ";
+            message +=
+                "then axis=, labels= and sorted=1 of moments or channel=, groups= and training= of the norms that have "
+                "them, ";
             message += "residual=1, activation=gelu_tanh and result=i8 of a norm that does more, ";
             message += "then order=F or step=2; got `" + line + "`";
             throw std::runtime_error(message);

@@ -23,8 +23,10 @@ struct Case {
     bool fortran_order = false;  ///< the first axis is the fastest
     std::int64_t step = 1;       ///< every so many-th element along the last axis of an array that is as much longer
     anynorm::Activation activation = anynorm::Activation::none;
-    bool residual = false;  ///< another array is added to x before, and the sum is written as well
-    bool integers = false;  ///< y is int8
+    bool residual = false;    ///< another array is added to x before, and the sum is written as well
+    bool integers = false;    ///< y is int8
+    std::int64_t labels = 0;  ///< of moments: rows that share one are a set, 0 without
+    bool sorted = false;      ///< of labels: they rise
 
     bool backward() const { return kind.ends_with("_backward"); }
     std::string norm() const { return backward() ? kind.substr(0, kind.rfind('_')) : kind; }
@@ -38,6 +40,10 @@ struct Case {
     }
     /// How many are read again where no cache holds a set: batch norm's statistics are complete when all has been read.
     int reads_again() const { return norm() != "batch_norm" || !training ? 0 : backward() ? 2 : 1; }
+
+    std::size_t label_bytes() const {
+        return labels > 0 ? sizeof(std::int64_t) * static_cast<std::size_t>(shape.at(0)) : 0;
+    }
 
     std::int64_t channels() const;
     std::vector<std::int64_t> strides() const;  ///< of x and y, in elements

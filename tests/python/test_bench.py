@@ -34,6 +34,7 @@ NORMS = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm"}
 GRADIENTS = {f"{norm}_backward" for norm in NORMS}
 KINDS = NORMS | GRADIENTS | {"moments"}
 FUSED = re.compile(r"/(residual|activation|result)=")
+GROUPERS = ("pandas", "polars", "flox", "numbagg")
 HALF = re.compile(r"/b?f16(/|$)")
 
 WRONG_LINES = [
@@ -59,6 +60,9 @@ WRONG_LINES = [
     "batch_norm_backward f32 3x4 training=0",
     "layer_norm_backward f32 3x4 residual=1",
     "moments f32 3x4 result=i8",
+    "moments f32 3x4 axis=0 labels=0",
+    "moments f32 3x4 axis=0 labels=2 sorted=0",
+    "layer_norm f32 3x4 labels=2",
     "layer_norm f32 3x4 residual=2",
     "layer_norm f32 3x4 activation=tanh",
     "layer_norm f32 3x4 result=f32",
@@ -156,8 +160,16 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
     check_errors(results)
     for result in results:
         case = result["case"]
-        unwritten = re.match("layer_norm.*order=F|.*_backward", case) or FUSED.search(case)
+        unwritten = re.match("layer_norm.*order=F|.*_backward|.*/labels=", case) or FUSED.search(case)
         assert "numba" in result["seconds"] or unwritten or HALF.search(case)
+
+
+@pytest.mark.parametrize("peer", GROUPERS)
+def test_who_reduces_by_label_computes_the_same(peer: str, tmp_path: Path) -> None:
+    needs(peer)
+    results = measured(tmp_path, "--cases", "labels/", "--max-length", "64", "--peers", peer, POLARS_MAX_THREADS="1")
+    check_errors(results)
+    assert all(peer in result["seconds"] for result in results)
 
 
 def test_a_kernel_compiles(tmp_path: Path) -> None:
@@ -292,6 +304,7 @@ def test_views(line: str, memory: tuple[int, ...], strides: tuple[int, ...]) -> 
     "line, expected",
     [
         ("moments f32 3x5", 60),
+        ("moments f32 3x5 axis=0 labels=2", 84),
         ("layer_norm f32 3x5", 120),
         ("layer_norm f32 3x5 result=i8", 75),
         ("layer_norm f32 3x5 residual=1", 240),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anynorm.bench.by_label import by_label
 from anynorm.bench.expression import expression
 from anynorm.bench.gradient import gradient, statistics
 from anynorm.bench.shapes import Case
@@ -54,6 +55,12 @@ class Arena:
             self.read.append(random.standard_normal(case.memory_shape, drawn).astype(dtype, copy=False))
             self.grad_output = viewed(case, self.read[1])
             self.saved = statistics(np, case, self.x)
+        if case.labels:
+            # Every label is there: what an empty group has, peers do not agree on.
+            drawn_labels = random.integers(0, case.labels, case.shape[0])
+            drawn_labels[: case.labels] = np.arange(case.labels)
+            random.shuffle(drawn_labels)
+            self.labels = np.sort(drawn_labels) if case.sorted else drawn_labels
         self._case = case
 
     @property
@@ -61,13 +68,15 @@ class Arena:
         """The arguments of the expression; of a gradient x follows, so that the first is always as long as x."""
         if self._case.backward:
             return self.grad_output, self.x, self.weight, *self.saved
+        if self._case.labels:
+            return self.x, self.labels
         residual = (self.residual,) if self._case.residual else ()
         return self.x, self.weight, self.bias, self.mean, self.var, *residual
 
 
 def written_out(case: Case) -> Any:
     """Choose the array expression of a case, for an array library, the case and its operands."""
-    return gradient if case.backward else expression
+    return by_label if case.labels else gradient if case.backward else expression
 
 
 def viewed(case: Case, memory: Array) -> Array:
@@ -79,7 +88,7 @@ def viewed(case: Case, memory: Array) -> Array:
 def exact_arrays(case: Case, arena: Arena) -> tuple[Array, ...]:
     """Compute what everybody should return: float64, or the long double of the platform for float64 input."""
     wider = np.longdouble if case.dtype == "f64" else np.float64
-    operands = [operand.astype(wider) for operand in arena.operands]
+    operands = [operand.astype(wider) if operand.dtype != np.int64 else operand for operand in arena.operands]
     if case.backward:
         operands[3:] = statistics(np, case, operands[1])
     result = written_out(case)(np, case, *operands)

@@ -24,10 +24,11 @@ OPTIONS = {
     **{norm: options | FUSED for norm, options in NORMS.items()},
     **{norm + BACKWARD: options for norm, options in NORMS.items()},
     "batch_norm": NORMS["batch_norm"] | FUSED | {"training"},
-    "moments": {"axis"},
+    "moments": {"axis", "labels", "sorted"},
 }
 VIEWS = {"order", "step"}
 ACTIVATIONS = {"relu", "silu", "gelu_tanh"}  # those that NumPy can write out: it has no error function
+LABEL_BYTES = 8  # int64, as everybody takes them
 LINE = 64  # bytes; a longer step would leave some of them alone
 
 
@@ -51,6 +52,8 @@ class Case:
     residual: bool = False
     activation: str = ""
     result: str = ""
+    labels: int = 0
+    sorted: bool = False
 
     @property
     def norm(self) -> str:
@@ -85,6 +88,8 @@ class Case:
         Those are y or grad_input, beside x grad_output, and a residual with its sum.
         """
         itemsize = ITEMSIZE[self.dtype]
+        if self.labels:
+            return math.prod(self.memory_shape) * itemsize + self.shape[0] * LABEL_BYTES
         read = itemsize * (1 + self.residual + self.backward)
         written = 0 if self.kind == "moments" else (1 if self.result else itemsize) + itemsize * self.residual
         return math.prod(self.memory_shape) * (read + written)
@@ -134,10 +139,12 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
     if unknown := options.keys() - OPTIONS[kind] - VIEWS:
         raise ValueError(unknown)
     step = read_step(options, ITEMSIZE[dtype])
-    check_fused(options)
+    check_words(options)
     shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype] * step)
     if "groups" in options and resize.max_length:
         options["groups"] = str(min(int(options["groups"]), resize.max_length))
+    if "labels" in options:  # no more than there are elements along the first axis, so that none is empty
+        options["labels"] = str(min(int(options["labels"]), shape[0]))
     return Case(
         name="/".join([kind, "x".join(map(str, shape)), dtype, *map("=".join, options.items())]),
         listed="/".join([section, kind, lengths, dtype, *words]),
@@ -154,6 +161,8 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
         residual="residual" in options,
         activation=options.get("activation", ""),
         result=options.get("result", ""),
+        labels=int(options.get("labels", "0")),
+        sorted="sorted" in options,
     )
 
 
@@ -169,10 +178,12 @@ def read_step(options: dict[str, str], itemsize: int) -> int:
     return step
 
 
-def check_fused(options: dict[str, str]) -> None:
-    """Check what a norm does besides."""
-    known = {"residual": {"1"}, "activation": ACTIVATIONS, "result": {"i8"}}
+def check_words(options: dict[str, str]) -> None:
+    """Check what a norm does besides, and how labels lie."""
+    known = {"residual": {"1"}, "activation": ACTIVATIONS, "result": {"i8"}, "sorted": {"1"}}
     if any(options.get(word, next(iter(values))) not in values for word, values in known.items()):
+        raise ValueError(options)
+    if int(options.get("labels", "1")) < 1:
         raise ValueError(options)
 
 
@@ -187,7 +198,7 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequenc
             try:
                 case = read_case(line, section, resize or Resize())
             except (KeyError, ValueError):
-                expected = "expected `kind dtype shape`, then axis= of moments"
+                expected = "expected `kind dtype shape`, then axis=, labels= and sorted=1 of moments"
                 expected += " or channel=, groups= and training= of the norms that have them, residual=1,"
                 expected += " activation=gelu_tanh and result=i8 of a norm that does more, then order=F or step=2"
                 raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
@@ -201,7 +212,7 @@ def one_of_each(cases: list[Case]) -> list[Case]:
     first: dict[tuple[object, ...], Case] = {}
     for case in cases:
         view = (case.order, case.step)
-        besides = (case.residual, case.activation, case.result)
+        besides = (case.residual, case.activation, case.result, case.labels > 0, case.sorted)
         key = (case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view, besides)
         first.setdefault(key, case)
     return list(first.values())

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anynorm.bench.contestants.base import Call, Contestant, Skipped
+from anynorm.bench.contestants.groupers import FloxReduce, NumbaggGroup, PandasGroupby, PolarsGroupBy
 from anynorm.bench.contestants.jax_jit import JaxJit
 from anynorm.bench.contestants.memory import MemoryPass
 from anynorm.bench.contestants.numba_kernels import NumbaKernels
@@ -17,7 +18,11 @@ from anynorm.bench.contestants.torch_functional import TorchFunctional
 __all__ = ["HEAP_REUSE", "PEERS", "TITLES", "Call", "Contestant", "Skipped", "invite"]
 
 OURS: tuple[type[Contestant], ...] = (MemoryPass, WithOut, Allocating)
-OTHERS: tuple[type[Contestant], ...] = (NumpyExpression, TorchFunctional, OnnxModel, JaxJit, NumbaKernels)
+GROUPERS: tuple[type[Contestant], ...] = (PandasGroupby, PolarsGroupBy, FloxReduce, NumbaggGroup)
+OTHERS: tuple[type[Contestant], ...] = (
+    *(NumpyExpression, TorchFunctional, OnnxModel, JaxJit, NumbaKernels),
+    *GROUPERS,
+)
 
 HEAP_REUSE = "torch-heap-reuse"
 """torch once more, in a process of its own; see `anynorm.bench.heap_reuse`."""

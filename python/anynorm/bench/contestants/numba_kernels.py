@@ -46,8 +46,8 @@ class NumbaKernels(Contestant):
         """Choose a kernel by where the sets lie in memory."""
         if threads > self._numba.config.NUMBA_NUM_THREADS:
             raise Skipped(f"numba has {self._numba.config.NUMBA_NUM_THREADS} threads")
-        if case.backward or case.fused:
-            raise Skipped("no kernel was written for gradients and fused norms")
+        if case.backward or case.fused or case.labels:
+            raise Skipped("no kernel was written for gradients, fused norms and labels")
         if arena.x.dtype.itemsize == 2:
             raise Skipped("numba does not compute with half types on a CPU")
         chunks = CHUNKS_PER_THREAD * threads if threads > 1 else 1

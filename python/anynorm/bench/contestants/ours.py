@@ -29,10 +29,14 @@ class Allocating(Contestant):
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Bind the arguments."""
+        options: dict[str, Any]
         if case.kind == "moments":
-            return partial(anynorm.moments, arena.x, case.axis, num_threads=threads, **self.out(case, arena))
+            options = {"num_threads": threads, **self.out(case, arena)}
+            if case.labels:
+                options |= {"labels": arena.labels, "num_groups": case.labels}
+            return partial(anynorm.moments, arena.x, case.axis, **options)
         arguments: tuple[Any, ...] = (case.groups,) if case.norm == "group_norm" else ()
-        options: dict[str, Any] = {"num_threads": threads, "weight": arena.weight, "eps": EPS}
+        options = {"num_threads": threads, "weight": arena.weight, "eps": EPS}
         if case.norm != "rms_norm":
             options["bias"] = arena.bias
         if case.over_channels:
