@@ -106,6 +106,12 @@ class GroupSums {
           offsets_(members, op_x),
           weight_offsets_(members, op_sample_weight) {
         make_room(largest);
+        // Few members that lie side by side are folded into columns, more of them than a large group has.
+        GroupShape few;
+        for (std::int64_t members = 1; members < std::min(fold_below, largest.members); ++members) {
+            geometry.shape(members, few);
+            make_room(few);
+        }
     }
 
     /// Chunk `chunk` of the sums of a group, as many cells as it has sets, in the order of its kept loops. `x` is where

@@ -57,8 +57,8 @@ void check_fusion(const char* caller, const NormalizeOptions& options, const Ten
     check_moments_apart(caller, options.moments, "residual", fusion.residual);
 }
 
-void check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced,
-                    const TensorView& y, const NormalizeOptions& options) {
+void check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
+                    const NormalizeOptions& options) {
     check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
     if (options.fusion.any() || is_quantized(y.dtype)) check_fusion(caller, options, x, y);

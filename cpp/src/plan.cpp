@@ -9,8 +9,6 @@ namespace {
 
 // Columns merge every 1024 rows: short enough that 4096 rows of few columns still give every thread a block.
 constexpr std::int64_t column_block = 1024;
-// Below two packs of 16 a reduced innermost loop leaves most vector lanes empty: fold it.
-constexpr std::int64_t fold_below = 32;
 constexpr std::int64_t pack_width = 16;
 // Up to this stride packing uses at least 1/8 of every cache line that it reads; beyond, plain column order costs no
 // more than the lines themselves.

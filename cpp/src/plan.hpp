@@ -12,6 +12,8 @@ namespace anynorm::detail {
 
 /// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
 inline constexpr std::int64_t row_block = 4096;
+/// Below two packs of 16 a reduced innermost loop leaves most vector lanes empty: it is folded into columns.
+inline constexpr std::int64_t fold_below = 32;
 
 /// Whether so many results are written past the caches: from 4 MB on nobody finds them there before they are driven
 /// out, and a line that is written past the caches need not be read first.

@@ -179,7 +179,7 @@ class SelectedTiles {
     bool has_mask_, mask_varies_ = false;
     GroupRange range_;
     std::int64_t step_ = 1, rows_ = 1;
-    SelectedTile tile_{1, 1, {}, {1, false, {}}, {1, false, {}}, {}, false, nullptr, nullptr};
+    SelectedTile tile_{1, 1, {}, {1, false, {}}, {1, false, {}}, {}, false, nullptr, nullptr, 0, {}};
     bool used_[tile];
     std::int64_t group_of_[tile];
 };

@@ -167,9 +167,8 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
         all[axis] = is_reduced ? 1 : x.shape[axis];
         if (!is_reduced) kept[rank++] = x.shape[axis];
     }
-    for (const Named& named :
-         {Named{"moments.count", views.count}, Named{"moments.mean", views.mean}, Named{"moments.m2", views.m2},
-          Named{"moments.weight2", views.weight2}}) {
+    for (const Named& named : {Named{"moments.count", views.count}, Named{"moments.mean", views.mean},
+                               Named{"moments.m2", views.m2}, Named{"moments.weight2", views.weight2}}) {
         if (!named.view.given()) continue;
         check_statistic(caller, named.what, named.view);
         if (named.view.rank == x.rank) {

@@ -15,8 +15,8 @@ namespace anynorm::detail {
 /// with c the first element of the column that has a weight (West, Communications of the ACM 22 (1979), gives the merge
 /// of such sums). x at a weight of 0 is not looked at. `squares` gets the sums of the squared weights.
 template <class X>
-void weighted_columns(const X* x, const double* weight, std::int64_t rows, std::int64_t columns, bool center,
-                      Cell* out, double* squares) noexcept;
+void weighted_columns(const X* x, const double* weight, std::int64_t rows, std::int64_t columns, bool center, Cell* out,
+                      double* squares) noexcept;
 
 /// The same of one set of n elements: as 16 columns, so that the sums do not wait for each other.
 template <class X>

@@ -17,8 +17,8 @@ namespace anynorm::inline ANYNORM_ABI {
 
 inline constexpr int max_rank = 16;
 
-/// Element types. `none` marks an operand that is left out. int8 and uint8 are for results that are quantized; int32 and
-/// int64 for labels and offsets, and bool for masks, of a Selection; none of them for anything else.
+/// Element types. `none` marks an operand that is left out. int8 and uint8 are for results that are quantized; int32,
+/// int64 and bool for the labels, offsets and masks of a Selection; none of them for anything else.
 enum class DType : std::uint8_t { none, f32, f64, f16, bf16, i8, u8, i32, i64, boolean };
 
 constexpr std::size_t size_of(DType dtype) noexcept {
