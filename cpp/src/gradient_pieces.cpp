@@ -120,11 +120,13 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
         args.s1 = s1;
         args.s2 = s2;
         down(args);
-        for (std::int64_t i = 0; i < of.n; ++i) {
-            const std::int64_t at = tiles.target_at(of, i) + shift;
-            sums.s1[at] += s1[i];
-            sums.s2[at] += s2[i];
-        }
+        tiles.for_each_target(of, [&](std::int64_t i, std::int64_t count, std::int64_t at, std::int64_t step) {
+            double *const to1 = sums.s1 + at + shift, *const to2 = sums.s2 + at + shift;
+            for (std::int64_t k = 0; k < count; ++k) {
+                to1[k * step] += s1[i + k];
+                to2[k * step] += s2[i + k];
+            }
+        });
     };
     activated.for_each(tiles, [&](const Tile<A>& of) {
         const kernels::GradientSumsArgs<A> args = sums_args(of, constant_weight);

@@ -25,6 +25,21 @@ constexpr std::int64_t positions_of_thread = 32 * 1024;
 
 }  // namespace
 
+bool labels_rise(const Selection& selection, const Nest& nest) noexcept {
+    if (!selection.labels.given() || selection.where.given()) return false;
+    const Nest space = loops_that(nest, is_selected);
+    if (space.depth != 1) return false;
+    const Elements labels = elements_of(selection.labels);
+    std::int64_t last = -1;
+    for (std::int64_t i = 0; i < space.loops[0].n; ++i) {
+        const std::int64_t label = label_at(labels, nest.offset[op_labels] + i * space.loops[0].stride[op_labels]);
+        if (label < 0 && last < 0) continue;  // those that exclude come first, in any order
+        if (label < last) return false;
+        last = label;
+    }
+    return true;
+}
+
 Members::Members(const char* caller, const Selection& selection, const Nest& nest, int threads)
     : groups_(group_count(selection)),
       space_(loops_that(nest, is_selected)),
@@ -39,6 +54,8 @@ Members::Members(const char* caller, const Selection& selection, const Nest& nes
     }
     if (selection.segments.given() && !selection.where.given()) {
         find_ranges(selection);
+    } else if (labels_rise(selection, nest)) {
+        find_stretches(selection);
     } else if (selection.splits()) {
         sort_labels(selection, threads);
     } else {
@@ -55,6 +72,19 @@ void Members::find_ranges(const Selection& selection) {
         const std::int64_t start = segments.start(group), stop = segments.stop(group);
         table_[static_cast<std::size_t>(2 * group)] = backwards ? positions_ - stop : start;
         table_[static_cast<std::size_t>(2 * group + 1)] = stop - start;
+    }
+}
+
+void Members::find_stretches(const Selection& selection) {
+    kind_ = Kind::ranges;
+    table_.assign(static_cast<std::size_t>(2 * groups_), 0);
+    const Elements labels = elements_of(selection.labels);
+    for (std::int64_t position = 0; position < positions_; ++position) {
+        const std::int64_t label =
+            label_at(labels, space_.offset[op_labels] + position * space_.loops[0].stride[op_labels]);
+        if (label < 0) continue;
+        std::int64_t* const range = table_.data() + 2 * label;
+        if (range[1]++ == 0) range[0] = position;
     }
 }
 

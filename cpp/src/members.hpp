@@ -10,6 +10,10 @@
 
 namespace anynorm::detail {
 
+/// Whether the labels of a nest with one selected loop and no mask never fall: its groups are segments then. Most other
+/// labels fall early.
+bool labels_rise(const Selection& selection, const Nest& nest) noexcept;
+
 /// A *position* is an index of all selected loops of a nest, counted in its order. A *family* is an index of the loops
 /// that are kept and have masks of their own; in each the groups have other members.
 ///
@@ -22,7 +26,7 @@ class Members {
 
     std::int64_t groups() const noexcept { return groups_; }
     std::int64_t families() const noexcept { return families_; }
-    /// Whether groups are segments of the positions, without a mask.
+    /// Whether groups are segments of the positions, without a mask: those of segments, or of labels that rise.
     bool are_segments() const noexcept { return kind_ == Kind::ranges; }
     /// The loops that name a family.
     const Nest& family_loops() const noexcept { return family_loops_; }
@@ -47,6 +51,7 @@ class Members {
 
     bool is_member(std::int64_t where) const noexcept { return mask_ == nullptr || mask_[where] != 0; }
     void find_ranges(const Selection& selection);
+    void find_stretches(const Selection& selection);
     void count_ranks(int threads);
     void sort_labels(const Selection& selection, int threads);
     template <class Body>

@@ -108,7 +108,7 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
 
 void selected_statistics(const char* caller, const kernels::KernelTable& table, const SelectedOperands& operands,
                          const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2) {
-    if (weight2 == nullptr && are_grouped_columns(selection, loops) &&
+    if (weight2 == nullptr && are_grouped_columns(selection, loops) && !labels_rise(selection, loops) &&
         grouped_columns(table, operands, selection, loops, threads, cells)) {
         return;
     }

@@ -69,9 +69,15 @@ class Tiles {
     bool output_direct() const { return output_.direct; }
     int coefficients() const { return coefficient_count_; }
 
-    /// The place of element i of a tile in the target.
-    std::int64_t target_at(const Tile<A>& of, std::int64_t i) const {
-        return of.target + target_along_.at(inner_, of.first + i);
+    /// Calls body(i, count, place, step) for stretches of a tile: element i + k is at place + k * step of the target.
+    template <class Body>
+    void for_each_target(const Tile<A>& of, Body&& body) const {
+        for (std::int64_t i = 0; i < of.n;) {
+            const std::int64_t element = of.first + i;
+            const std::int64_t count = std::min(inner_.n[0] - element % inner_.n[0], of.n - i);
+            body(i, count, of.target + target_along_.at(inner_, element), target_along_.stride[0]);
+            i += count;
+        }
     }
 
     template <class Body>

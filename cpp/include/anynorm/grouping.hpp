@@ -34,20 +34,22 @@ struct Axes {
     }
 };
 
-/// What data say about sets beyond axes: a split of each, elements that belong to none, weights. Every view is optional.
+/// What data say about sets beyond axes: a split of each, elements that belong to none, weights. Every view is
+/// optional.
 ///
-/// Labels and segments split each set of the axes into `G` sets, and the moments get an axis of length G in front: their
-/// shape is (G, x's shape without the reduced axes), or with these at length 1. Elements with a negative label, outside
-/// of all segments, or where `where` is false are *excluded*: they are in no set, and not read for statistics.
+/// Labels and segments split each set of the axes into `G` sets, and the moments get an axis of length G in front:
+/// their shape is (G, x's shape without the reduced axes), or with these at length 1. Elements with a negative label,
+/// outside of all segments, or where `where` is false are *excluded*: they are in no set, and not read for statistics.
 struct Selection {
     /// int32 or int64; broadcasts against x by NumPy's rules and has length 1 along the axes that are kept. Elements
     /// that share a label share a set; all labels are below num_groups. A negative label excludes.
     TensorView labels{};
     /// G, with labels and only then; at least 0.
     std::int64_t num_groups = 0;
-    /// int32 or int64: segments of axis 0, which is reduced. Shape (G + 1): offsets, of which segment g begins at number
-    /// g and ends before number g + 1 (as in Arrow's lists). Or shape (G, 2): where each begins and ends. They rise,
-    /// from 0 to the length of the axis at most; segments may be empty and may leave elements out. Not with labels.
+    /// int32 or int64: segments of axis 0, which is reduced. Shape (G + 1): offsets, of which segment g begins at
+    /// number g and ends before number g + 1 (as in Arrow's lists). Or shape (G, 2): where each begins and ends. They
+    /// rise, from 0 to the length of the axis at most; segments may be empty and may leave elements out. Not with
+    /// labels.
     TensorView segments{};
     /// bool; broadcasts against x. False excludes.
     TensorView where{};

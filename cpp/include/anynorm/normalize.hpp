@@ -23,8 +23,8 @@ struct NormalizeOptions {
     MomentsView moments{};
     /// A sum before, an activation and a rounding to integers after, in the same pass over memory.
     Fusion fusion{};
-    /// What becomes of y at elements that the selection excludes. `input` does not go with a quantized y. The sum with a
-    /// residual is written everywhere.
+    /// What becomes of y at elements that the selection excludes. `input` does not go with a quantized y. The sum with
+    /// a residual is written everywhere.
     Excluded excluded = Excluded::zero;
     /// 0 asks for as many threads as OpenMP would use. The result does not depend on it.
     int num_threads = 0;

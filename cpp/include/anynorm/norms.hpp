@@ -3,8 +3,8 @@
 //
 // Shapes: x and y are (N, C, ...) with the channels on `channel_axis`, or anything at all for layer and RMS norm.
 // The moments of a norm have the shape of its sets: (C) for batch, (N, C) for instance, (N, num_groups) for group
-// norm, and x's shape without the reduced axes for layer and RMS norm. A selection splits, thins or weighs these sets as
-// in Grouping; labels and segments put an axis for their groups in front of the moments.
+// norm, and x's shape without the reduced axes for layer and RMS norm. A selection splits, thins or weighs these sets
+// as in Grouping; labels and segments put an axis for their groups in front of the moments.
 #pragma once
 
 #include <optional>
@@ -23,7 +23,7 @@ struct LayerNormOptions {
     double eps = 1e-5;
     MomentsView given{}, moments{};  ///< as in NormalizeOptions
     Fusion fusion{};                 ///< as in NormalizeOptions
-    Selection selection{};  ///< as in Grouping
+    Selection selection{};           ///< as in Grouping
     Excluded excluded = Excluded::zero;
     int num_threads = 0;
 };

@@ -37,7 +37,7 @@ struct MomentsArgs {
 };
 
 /// The elements that sums for many columns are laid out in: the width of 16 virtual lanes.
-constexpr std::int64_t whole_packs(std::int64_t n) noexcept { return (n + 15) / 16 * 16; }
+[[maybe_unused]] static constexpr std::int64_t whole_packs(std::int64_t n) noexcept { return (n + 15) / 16 * 16; }
 
 /// y = ((x - mean) - mean_lo) * (rstd * weight) + bias over `rows` rows of `n` elements; x and y have stride 1 along
 /// n. mean, mean_lo and rstd, weight, bias are each constant or have stride 1 along n: the kernel says which.

@@ -63,11 +63,13 @@ class Norm(Layer, ABC):
         Raises
         ------
         TypeError
-            If `x` has another dtype.
+            If `x` has another dtype, or a mask, which the functions take.
         ValueError
             If its shape does not fit the layer. Nothing has changed then, neither the running statistics nor what is
             kept of an earlier call.
         """
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{type(self).__name__}: expected x without a mask, got numpy.ma.MaskedArray")
         array: Array = x if isinstance(x, np.ndarray) else np.asarray(x)
         self._check_shape(array.shape)
         y, self._saved = self._forward(array)
