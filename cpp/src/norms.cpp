@@ -203,7 +203,11 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
                           {"weight", &options.weight},
                           {"bias", &options.bias},
                           {"residual", &fusion.residual},
-                          {"sum", &fusion.sum}},
+                          {"sum", &fusion.sum},
+                          {"labels", &sets.selection.labels},
+                          {"segments", &sets.selection.segments},
+                          {"where", &sets.selection.where},
+                          {"sample_weight", &sets.selection.sample_weight}},
                          {&options.moments, &options.given});
     const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
     check_moments_output(caller, options.moments, x, reduced);

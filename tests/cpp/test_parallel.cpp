@@ -84,6 +84,36 @@ std::vector<float> gradients(const Shape& shape, int axis, int threads) {
     return result;
 }
 
+/// The result and the gradients of rows with labels and a mask, weighted or not, by a way that depends on `groups`.
+std::vector<float> selected(std::int64_t groups, bool weighted, int threads) {
+    const Shape shape = {3000, 48};
+    Random random(5);
+    Tensor<float> x(shape), y(shape), grad_input(shape), grad_weight({shape[1]});
+    x.fill([&](std::int64_t) { return random.unit(); });
+    std::vector<std::int64_t> labels;
+    std::vector<double> weights;
+    const auto mask = std::make_unique<bool[]>(3000);
+    for (std::size_t i = 0; i < 3000; ++i) {
+        labels.push_back(random.below(groups));
+        weights.push_back(random.uniform(0, 2));
+        mask[i] = random.below(4) != 0;
+    }
+    Grouping sets{{0}, {.where = view(mask.get(), {3000, 1})}};
+    if (groups > 1) {
+        sets.selection.labels = view(labels.data(), {3000, 1});
+        sets.selection.num_groups = groups;
+    }
+    if (weighted) sets.selection.sample_weight = view(weights.data(), {3000, 1});
+    normalize(x.view(), sets, y.view(), {.num_threads = threads});
+    normalize_backward(y.view(), x.view(), sets, {grad_input.view(), grad_weight.view(), {}}, {.num_threads = threads});
+    std::vector<float> result = y.values();
+    for (Tensor<float>* each : {&grad_input, &grad_weight}) {
+        const std::vector<float> values = each->values();
+        result.insert(result.end(), values.begin(), values.end());
+    }
+    return result;
+}
+
 const Shape rows = {75, 1000};
 const Shape few_rows = {2, 37000};
 
@@ -119,6 +149,17 @@ TEST_P(Hook, EveryScheduleGivesTheSameBits) {
             const UseHook use(GetParam().hook);
             EXPECT_EQ(different_bits(normalized(shape, axis, 4), results), 0);
             EXPECT_EQ(different_bits(gradients(shape, axis, 4), expected), 0);
+            EXPECT_GE(hook_calls, 2);
+        }
+    }
+}
+
+TEST_P(Hook, SelectionsGiveTheSameBits) {
+    for (const std::int64_t groups : {1, 5, 900}) {
+        for (const bool weighted : {false, true}) {
+            const std::vector<float> expected = selected(groups, weighted, 1);
+            const UseHook use(GetParam().hook);
+            EXPECT_EQ(different_bits(selected(groups, weighted, 4), expected), 0) << groups << " groups";
             EXPECT_GE(hook_calls, 2);
         }
     }
