@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "grouped_columns.hpp"
+#include "masked_columns.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
 #include "selected_apply.hpp"
@@ -111,6 +112,9 @@ void selected_statistics(const char* caller, const kernels::KernelTable& table, 
     if (weight2 == nullptr && are_grouped_columns(selection, loops) && !labels_rise(selection, loops) &&
         grouped_columns(table, operands, selection, loops, threads, cells)) {
         return;
+    }
+    if (weight2 == nullptr && are_masked_columns(selection, loops)) {
+        return masked_columns(table, operands, selection, loops, threads, cells);
     }
     const Members members(caller, selection, loops, threads);
     selected_moments(table, operands, loops, members, threads, cells, weight2);

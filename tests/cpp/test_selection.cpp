@@ -210,14 +210,37 @@ TEST(SelectedBits, MaskedRowsAreTheCompactedRows) {
     }
 }
 
-/// Columns of a mask or label that is the same for all of them: the array of the selected rows.
-void expect_columns_of_rows(std::int64_t n, std::int64_t columns) {
+TEST(SelectedBits, MaskedColumnsAreTheCompactedColumns) {
+    for (const std::int64_t columns : {3, 16, 37}) {
+        const std::int64_t n = 11'000;
+        const std::vector<float> x = random_values(n * columns);
+        const auto mask = std::make_unique<bool[]>(x.size());
+        Random random(14);
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            const std::size_t column = i % static_cast<std::size_t>(columns);
+            mask[i] = column != 1 && (column == 2 || random.below(5) != 0);  // one without members, one with all
+        }
+        ThreeArrays out({columns});
+        moments(view(x.data(), {n, columns}), {{0}, {.where = view(mask.get(), {n, columns})}}, out.view());
+        for (std::int64_t column = 0; column < columns; ++column) {
+            std::vector<float> elements;
+            for (std::int64_t i = column; i < n * columns; i += columns)
+                if (mask[static_cast<std::size_t>(i)]) elements.push_back(at(x, i));
+            expect_same(out[column], moments_of(elements), "column");
+        }
+    }
+}
+
+/// Columns of a label that is the same for all of them: the array of the selected rows. With `groups` that are many for
+/// the rows, each group is compacted.
+void expect_columns_of_rows(std::int64_t n, std::int64_t columns, std::int64_t groups) {
     const std::vector<float> x = random_values(n * columns);
     std::vector<std::int32_t> label(static_cast<std::size_t>(n));
     Random random(9);
     for (std::int32_t& each : label) each = static_cast<std::int32_t>(random.below(4)) - 1;
-    ThreeArrays out({3, columns});
-    moments(view(x.data(), {n, columns}), {{0}, {.labels = view(label.data(), {n, 1}), .num_groups = 3}}, out.view());
+    ThreeArrays out({groups, columns});
+    moments(view(x.data(), {n, columns}), {{0}, {.labels = view(label.data(), {n, 1}), .num_groups = groups}},
+            out.view());
     for (std::int32_t group = 0; group < 3; ++group) {
         std::vector<float> compacted;
         for (std::int64_t row = 0; row < n; ++row) {
@@ -234,8 +257,63 @@ void expect_columns_of_rows(std::int64_t n, std::int64_t columns) {
 TEST(SelectedBits, LabelledColumnsAreTheCompactedRows) {
     for (std::int64_t columns : {2, 3, 16, 31, 32, 100}) {
         SCOPED_TRACE(columns);
-        expect_columns_of_rows(100, columns);
-        expect_columns_of_rows(9'000, columns);
+        expect_columns_of_rows(100, columns, 50);
+        expect_columns_of_rows(9'000, columns, 600);
+    }
+}
+
+/// Few labels of many rows: summed as they come.
+template <class T>
+void expect_grouped_columns(std::int64_t columns, bool spoiled) {
+    const std::int64_t n = 20'000, groups = 7;
+    std::vector<T> x;
+    std::vector<std::int64_t> label;
+    const auto mask = std::make_unique<bool[]>(static_cast<std::size_t>(n));
+    Random random(31);
+    for (std::int64_t row = 0; row < n; ++row) {
+        label.push_back(row % 977 == 0 ? 6 : random.below(7) - 1);  // of 5 none, of 6 a few
+        if (label.back() == 5) label.back() = -1;
+        mask[static_cast<std::size_t>(row)] = random.below(9) != 0;
+        for (std::int64_t i = 0; i < columns; ++i) x.push_back(static_cast<T>(1000 + random.unit()));
+    }
+    if (spoiled) {
+        for (std::size_t row = 0; row < 3000; ++row) {
+            if (label[row] == 2) x[row * static_cast<std::size_t>(columns)] = static_cast<T>(infinity);
+        }
+    }
+    ThreeArrays out({groups, columns});
+    moments(view(x.data(), {n, columns}),
+            {{0}, {.labels = view(label.data(), {n, 1}), .num_groups = groups, .where = view(mask.get(), {n, 1})}},
+            out.view());
+    for (std::int64_t group = 0; group < groups; ++group) {
+        for (std::int64_t column = 0; column < columns; ++column) {
+            std::vector<T> elements;
+            for (std::int64_t row = 0; row < n; ++row) {
+                if (at(label, row) == group && mask[static_cast<std::size_t>(row)])
+                    elements.push_back(at(x, row * columns + column));
+            }
+            const Moments actual = out[group * columns + column];
+            ASSERT_EQ(actual.count, static_cast<double>(elements.size()));
+            if (elements.empty()) {
+                EXPECT_TRUE(std::isnan(actual.mean));
+            } else if (spoiled && group == 2 && column == 0) {
+                EXPECT_EQ(actual.mean, infinity);
+                EXPECT_TRUE(std::isnan(actual.m2));
+            } else {
+                const ExactMoments exact = exact_moments(elements, number_along({length(elements)}, {}))[0];
+                EXPECT_NEAR(actual.mean, static_cast<double>(exact.mean), 1e-15 * 1000);
+                EXPECT_NEAR(actual.m2, static_cast<double>(exact.m2), 1e-14 * static_cast<double>(exact.m2));
+            }
+        }
+    }
+}
+
+TEST(SelectedColumns, OfFewLabelsAreExact) {
+    for (std::int64_t columns : {1, 3, 16, 40}) {
+        SCOPED_TRACE(columns);
+        expect_grouped_columns<float>(columns, false);
+        expect_grouped_columns<double>(columns, false);
+        expect_grouped_columns<float>(columns, true);
     }
 }
 
