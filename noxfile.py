@@ -28,6 +28,10 @@ if shutil.which("ccache"):
     os.environ.setdefault("CCACHE_DIR", str(Path("build/ccache").resolve()))
     os.environ.setdefault("CCACHE_NOHASHDIR", "1")
 
+# ccache tells compilers by their names: by itself the wheel's is g++, that of the presets c++.
+if shutil.which("g++"):
+    os.environ.setdefault("CXX", "g++")
+
 PROJECT = nox.project.load_toml("pyproject.toml")
 SANITIZERS = "address,undefined"
 
