@@ -121,6 +121,7 @@ bool sum_groups(const kernels::KernelTable& table, const SelectedOperands& opera
         bytes / (bytes_of_part * sets * static_cast<std::int64_t>(sizeof(Cell))), 1, max_parts);
     threads = static_cast<int>(std::min<std::int64_t>(threads, parts));
     std::vector<Part<X>> workers;
+    workers.reserve(static_cast<std::size_t>(threads));
     for (int i = 0; i < threads; ++i) workers.emplace_back(operands, selection, loops);
     std::vector<Cell> others(static_cast<std::size_t>((parts - 1) * sets));
     std::atomic<bool> finite = true;

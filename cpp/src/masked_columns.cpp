@@ -121,6 +121,7 @@ void masked_columns(const kernels::KernelTable& table, const SelectedOperands& o
     threads = static_cast<int>(std::min<std::int64_t>(threads, strips));
     with_type(operands.x, [&]<class X>(const X* x) {
         std::vector<Collector<X>> workers;
+        workers.reserve(static_cast<std::size_t>(threads));
         for (int i = 0; i < threads; ++i) workers.emplace_back(kernels_for<X>(table), operands.center);
         for_each_piece(strips, threads, [&](int worker, std::int64_t index) {
             const std::int64_t first = index * strip;

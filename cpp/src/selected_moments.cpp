@@ -47,8 +47,10 @@ class Statistics {
 
     void run(int threads, Cell* cells, double* weight2) {
         const auto count = static_cast<std::int64_t>(jobs_.size());
+        const std::int64_t most = std::min<std::int64_t>(threads, count);
         std::vector<Worker> workers;
-        for (std::int64_t i = 0; i < std::min<std::int64_t>(threads, count); ++i) workers.emplace_back(*this);
+        workers.reserve(static_cast<std::size_t>(most));
+        for (std::int64_t i = 0; i < most; ++i) workers.emplace_back(*this);
         for_each_piece(count, threads, [&](int worker, std::int64_t index) {
             run_job(workers[static_cast<std::size_t>(worker)], jobs_[static_cast<std::size_t>(index)], cells, weight2);
         });
