@@ -27,7 +27,8 @@ struct SelectedPass {
     SelectedPiece piece(const Nest& nest, const Selection& selection, std::int64_t groups, std::int64_t index) const;
 };
 
-struct SelectedPartition {
+// The finding is a name in the copy that the compiler writes.
+struct SelectedPartition {  // NOLINT(bugprone-reserved-identifier)
     SelectedPass passes[3];
     int pass_count = 0;
     /// Partial sums of the sets, of weight, of bias: as many as parts, or 1 where no two parts share one.
