@@ -18,7 +18,7 @@ import pytest
 import anynorm
 from anynorm import stream
 from anynorm.__main__ import main
-from anynorm.stream import _statistics_file
+from anynorm.stream import _accumulator, _statistics_file
 from anynorm.stream._sources import FileSource
 
 CHUNK = 1_000
@@ -285,11 +285,39 @@ def stop_when(process, word, number):
     return rest.splitlines()[-1], process.returncode
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_signal_in_the_middle_of_a_sum(folder, rng, monkeypatch, number):
+    """It waits for the end of the sum: what is saved is whole, and goes on to the bits of an undisturbed run."""
+    np.save("big.npy", rng.normal(3, 2, (1000, 8)))
+    merge, calls = _accumulator._merge, []
+
+    def interrupted(*sums):
+        calls.append(None)
+        if len(calls) == 5:
+            signal.raise_signal(number)
+        merge(*sums)
+
+    words = ["moments", "big.npy", "--axis", "0", "-o", "s.npz", "--chunk-bytes=1K"]
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(_accumulator, "_merge", interrupted)
+        if number == signal.SIGTERM:
+            with pytest.raises(SystemExit, match="143"):
+                main(words)
+        else:
+            assert main(words) == 130
+    assert len(calls) == 5
+    assert signal.getsignal(number) == before
+    assert json.loads(str(np.load("s.npz")["about"]))["done"] == 5 * 1024 // 8
+    assert main(words) == 0
+    assert stream.load_moments("s.npz") == stream.moments("big.npy", 0, chunk_bytes=1024)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_kill_and_restart(folder, rng):
     """Ctrl-C in the first pass, a batch system's SIGTERM in the second, then the whole."""
-    x = rng.normal(3, 2, (100_000, 8)).astype(np.float32)
+    x = rng.normal(3, 2, (400_000, 8)).astype(np.float32)  # seconds a pass, for a signal to come in time
     np.save("big.npy", x)
     said, status = stop_when(start("--statistics", "s.npz"), "statistics [", signal.SIGINT)
     assert status == 130

@@ -19,6 +19,7 @@ from anynorm.functional import moments as moments_of
 from anynorm.functional import normalize as normalize_one
 from anynorm.stream._accumulator import Accumulator
 from anynorm.stream._far import deviations, far, lost_part
+from anynorm.stream._interrupts import Uninterrupted
 from anynorm.stream._slabs import broadcast_index
 from anynorm.stream._sources import Array, Block, Source
 from anynorm.stream._statistics_file import StatisticsFile
@@ -97,13 +98,14 @@ def sum_up(job: Job, statistics: Path | None) -> Accumulator:
                 part = moments_of(block.data, axes, keepdims=True, num_threads=job.num_threads)
                 low = lost_part(block.data, axes, part, job.num_threads)
                 where = tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(block.index))
-                consistent = False
-                total.add(where, part, low)
-                done, consistent = block.done, True
+                with Uninterrupted():
+                    consistent = False
+                    total.add(where, part, low)
+                    done, consistent = block.done, True
                 if file is not None and file.due():
                     save(done)
                     saved = done
-    finally:  # whether it is finished or interrupted, but not in the middle of a sum
+    finally:  # whether it is finished or interrupted, but not after an error in the middle of a sum
         if consistent and done > saved:
             save(done)
     return total
