@@ -10,6 +10,7 @@
 
 #include "anynorm/normalize.hpp"
 #include "anynorm/norms.hpp"
+#include "refusal.hpp"
 #include "support.hpp"
 #include "tensor.hpp"
 
@@ -284,21 +285,7 @@ const Row table[] = {
 class Errors : public testing::TestWithParam<Row> {};
 INSTANTIATE_TEST_SUITE_P(, Errors, testing::ValuesIn(table), [](const auto& info) { return info.param.name; });
 
-TEST_P(Errors, SayWhatAndWriteNothing) {
-    Arrays arrays;
-    const Arrays before = arrays;
-    std::string message = "no std::invalid_argument";
-    try {
-        GetParam().call(arrays);
-    } catch (const std::invalid_argument& error) {
-        message = error.what();
-    }
-    EXPECT_EQ(message, GetParam().message);
-    EXPECT_TRUE(arrays == before) << "something has been written";
-    EXPECT_EQ(message.find(".cpp"), std::string::npos);
-    EXPECT_EQ(message.find(".hpp"), std::string::npos);
-    EXPECT_EQ(message.find('/'), std::string::npos);
-}
+TEST_P(Errors, SayWhatAndWriteNothing) { expect_refusal(GetParam().call, GetParam().message); }
 
 TEST(Caller, BeginsTheMessage) {
     Arrays a;

@@ -149,6 +149,40 @@ TEST_P(KernelAffine, OneCoefficientForAllRows) {
     });
 }
 
+/// Rows that name their statistics: the bits of calls for one row after the other.
+TEST_P(KernelAffine, StatisticsByNumber) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        AffineBlock<T> block;
+        const std::int32_t numbers[] = {2, 0, 2, 1, 0};
+        for (int shape = 0; shape < 8; ++shape) {
+            const bool stat = (shape & 4) != 0, weight = (shape & 2) != 0, bias = (shape & 1) != 0;
+            for (std::int64_t n : {1, 16, 21, 47}) {
+                AffineArgs<T> args = block.make(5, n, stat, weight, bias);
+                const auto kernel = table<T>().affine[affine_index(stat, weight, bias)];
+                args.stat_of = numbers;
+                kernel(args);
+                std::vector<T> by_number, one_by_one(static_cast<std::size_t>(n));
+                for (std::int64_t row = 0; row < args.rows; ++row) {
+                    by_number.assign(args.y + row * args.y_row, args.y + row * args.y_row + n);
+                    AffineArgs<T> one = args;
+                    one.stat_of = nullptr;
+                    one.rows = 1;
+                    one.x += row * args.x_row;
+                    one.y = one_by_one.data();
+                    one.mean += numbers[row] * args.stat_row;
+                    one.mean_lo += numbers[row] * args.stat_row;
+                    one.rstd += numbers[row] * args.stat_row;
+                    one.weight += row * args.weight_row;
+                    one.bias += row * args.bias_row;
+                    kernel(one);
+                    EXPECT_EQ(different_bits(by_number, one_by_one), 0) << "row " << row << ", n = " << n;
+                }
+            }
+        }
+    });
+}
+
 template <class T>
 std::vector<std::uint64_t> bits_of_all_shapes(Isa isa) {
     const Kernels<T>& table = detail::kernels_for<T>(*detail::kernels_of(isa));
