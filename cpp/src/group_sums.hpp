@@ -159,7 +159,6 @@ class GroupSums {
     }
 
   private:
-    static constexpr std::int64_t column_rows = 1024;
     /// A panel of 64 columns and 1024 rows of float32 is 256 KB, half of an L2.
     static constexpr std::int64_t strip_columns = max_weighted_columns;
     /// Weights are doubles beside the elements: a quarter of the rows.
@@ -181,7 +180,7 @@ class GroupSums {
             if (buffer.size() < size) buffer.resize(size);
         };
         std::int64_t columns = strip(shape) * shape.reduction.columns_per_set();
-        grow(panel_, std::max(row_block, column_rows * columns));
+        grow(panel_, std::max(row_block, column_block * columns));
         if (shape.in_place) columns = std::max(columns, geometry_.sets() * shape.in_place->reduction.columns_per_set());
         grow(columns_, columns);
         grow(block_, columns);

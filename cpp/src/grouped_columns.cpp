@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -91,12 +89,8 @@ class Part {
         const auto count = static_cast<double>(counts_[static_cast<std::size_t>(group)]);
         counts_[static_cast<std::size_t>(group)] = 0;
         for (std::int64_t i = 0; i < columns_; ++i) {
-            const double shift = s1[i] / count;
-            const double mean = c[i] + shift, part = mean - shift;
-            const Cell cell = operands_.center ? Cell{count, mean, (c[i] - part) + (shift - (mean - part)),
-                                                      std::max(0.0, s2[i] - s1[i] * shift)}
-                                               : Cell{count, 0, 0, s2[i]};
-            merge(cells[group * columns_ + i], cell);
+            merge(cells[group * columns_ + i],
+                  operands_.center ? cell_of_sums(count, c[i], s1[i], s2[i]) : Cell{count, 0, 0, s2[i]});
             not_finite_ += (s1[i] - s1[i]) + (s2[i] - s2[i]);
         }
     }
@@ -127,7 +121,7 @@ bool sum_groups(const kernels::KernelTable& table, const SelectedOperands& opera
     std::atomic<bool> finite = true;
     for_each_piece(parts, threads, [&](int worker, std::int64_t part) {
         Cell* const own = part == 0 ? cells : others.data() + (part - 1) * sets;
-        std::fill_n(own, sets, Cell{0, std::numeric_limits<double>::quiet_NaN(), 0, 0});
+        std::fill_n(own, sets, empty_cell);
         const std::int64_t first = rows * part / parts, last = rows * (part + 1) / parts;
         if (!workers[static_cast<std::size_t>(worker)].sum(kernels_for<X>(table), first, last, own)) finite = false;
     });

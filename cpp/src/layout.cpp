@@ -148,6 +148,15 @@ Nest kept_loops(const Nest& nest) noexcept {
     return kept;
 }
 
+std::int64_t offset_at(const Nest& nest, std::int64_t index, int operand) noexcept {
+    std::int64_t offset = 0;
+    for (int i = nest.depth - 1; i >= 0; --i) {
+        offset += index % nest.loops[i].n * nest.loops[i].stride[operand];
+        index /= nest.loops[i].n;
+    }
+    return offset;
+}
+
 void restrict_loop(Nest& nest, int loop, std::int64_t first, std::int64_t n) noexcept {
     for (int operand = 0; operand < operand_count; ++operand) {
         nest.offset[operand] += first * nest.loops[loop].stride[operand];

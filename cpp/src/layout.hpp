@@ -132,6 +132,9 @@ void restrict_loop(Nest& nest, int loop, std::int64_t first, std::int64_t n) noe
 /// The kept loops of a nest: one iteration a set.
 Nest kept_loops(const Nest& nest) noexcept;
 
+/// Where an operand is at an index of all loops of a nest, counted in its order, before the nest's own offset.
+std::int64_t offset_at(const Nest& nest, std::int64_t index, int operand) noexcept;
+
 /// Calls body(offset) for every iteration of the outermost `depth` loops, in order; offset[operand] is in elements.
 template <class Body>
 void walk(const Nest& nest, int depth, Body&& body) {

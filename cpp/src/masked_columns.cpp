@@ -2,7 +2,6 @@
 #include "masked_columns.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -16,8 +15,6 @@ namespace {
 constexpr std::int64_t strip = 16;
 // Whether a block is full is asked after so many rows.
 constexpr std::int64_t stretch = 256;
-// Chunks of a contiguous row, which the members of a column are when they have been compacted.
-constexpr std::int64_t least_chunk = 16, max_chunks = 256;
 
 template <class X>
 class Collector {
@@ -58,7 +55,7 @@ class Collector {
             if (counts[j] > 0) add(columns_[j], elements_.data() + j * room, counts[j]);
             Column& column = columns_[j];
             if (column.blocks > 0) close(column);
-            cells[j] = column.chunks > 0 ? column.set : Cell{0, std::numeric_limits<double>::quiet_NaN(), 0, 0};
+            cells[j] = column.chunks > 0 ? column.set : empty_cell;
         }
     }
 
@@ -67,16 +64,18 @@ class Collector {
 
     struct Column {
         Cell set{}, chunk{};
-        std::int64_t blocks = 0, chunks = 0, chunk_blocks = least_chunk;
+        std::int64_t blocks = 0, chunks = 0, chunk_blocks = 1;
     };
 
-    /// Blocks of a chunk: more than the least only where there would be too many chunks.
+    /// Blocks of a chunk, as of a contiguous row that the members would be. Only of very many are they counted.
     static std::int64_t chunk_blocks(const unsigned char* mask, std::int64_t rows, std::int64_t step) {
-        if (rows <= row_block * least_chunk * max_chunks) return least_chunk;
+        const auto of = [](std::int64_t members) {
+            return blocks_of_chunk(Reduction::Kernel::row, (members + row_block - 1) / row_block);
+        };
+        if (of(rows) == of(0)) return of(0);
         std::int64_t members = 0;
         for (std::int64_t i = 0; i < rows; ++i) members += mask[i * step] != 0 ? 1 : 0;
-        const std::int64_t blocks = (members + row_block - 1) / row_block;
-        return std::max(least_chunk, (blocks + max_chunks - 1) / max_chunks);
+        return of(members);
     }
 
     void add(Column& column, const X* block, std::int64_t n) {

@@ -2,10 +2,8 @@
 #include "members.hpp"
 
 #include <algorithm>
-#include <string>
 
 #include "parallel.hpp"
-#include "validate.hpp"
 
 namespace anynorm::detail {
 namespace {
@@ -40,7 +38,7 @@ bool labels_rise(const Selection& selection, const Nest& nest) noexcept {
     return true;
 }
 
-Members::Members(const char* caller, const Selection& selection, const Nest& nest, int threads)
+Members::Members(const Selection& selection, const Nest& nest, int threads)
     : groups_(group_count(selection)),
       space_(loops_that(nest, is_selected)),
       family_loops_(loops_that(nest, is_family)),
@@ -49,9 +47,6 @@ Members::Members(const char* caller, const Selection& selection, const Nest& nes
     for (Operand operand : {op_labels, op_where}) space_.offset[operand] = nest.offset[operand];
     families_ = family_loops_.size();
     positions_ = space_.size();
-    if (positions_ >= std::int64_t{1} << 32) {
-        fail(caller, "fewer than 2^32 positions to select from", std::to_string(positions_));
-    }
     if (selection.segments.given() && !selection.where.given()) {
         find_ranges(selection);
     } else if (labels_rise(selection, nest)) {
@@ -91,20 +86,13 @@ void Members::find_stretches(const Selection& selection) {
 /// Calls body(position, offset of its label, offset of its mask) for a stretch of positions.
 template <class Body>
 void Members::each_position(std::int64_t family, std::int64_t first, std::int64_t last, Body&& body) const {
-    std::int64_t index[max_rank] = {}, labels = space_.offset[op_labels], where = space_.offset[op_where];
-    std::int64_t rest = family;
-    for (int i = family_loops_.depth - 1; i >= 0; --i) {
-        const Loop& loop = family_loops_.loops[i];
-        where += rest % loop.n * loop.stride[op_where];
-        rest /= loop.n;
-    }
-    rest = first;
+    std::int64_t labels = space_.offset[op_labels] + offset_at(space_, first, op_labels);
+    std::int64_t where =
+        space_.offset[op_where] + offset_at(family_loops_, family, op_where) + offset_at(space_, first, op_where);
+    std::int64_t index[max_rank] = {}, rest = first;
     for (int i = space_.depth - 1; i >= 0; --i) {
-        const Loop& loop = space_.loops[i];
-        index[i] = rest % loop.n;
-        labels += index[i] * loop.stride[op_labels];
-        where += index[i] * loop.stride[op_where];
-        rest /= loop.n;
+        index[i] = rest % space_.loops[i].n;
+        rest /= space_.loops[i].n;
     }
     if (space_.depth == 0) {
         if (first < last) body(first, labels, where);
@@ -257,12 +245,7 @@ std::int64_t Members::first_of_range(std::int64_t family, std::int64_t group) co
 
 std::int64_t Members::offset_of(std::int64_t position, Operand operand) const noexcept {
     if (space_.depth == 1) return position * space_.loops[0].stride[operand];
-    std::int64_t offset = 0;
-    for (int i = space_.depth - 1; i >= 0; --i) {
-        offset += position % space_.loops[i].n * space_.loops[i].stride[operand];
-        position /= space_.loops[i].n;
-    }
-    return offset;
+    return offset_at(space_, position, operand);
 }
 
 void Members::offsets(std::int64_t family, std::int64_t group, std::int64_t first, std::int64_t count, Operand operand,

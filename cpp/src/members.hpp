@@ -21,8 +21,8 @@ bool labels_rise(const Selection& selection, const Nest& nest) noexcept;
 /// members in every 4096 positions, from where they are counted out again.
 class Members {
   public:
-    /// Throws std::bad_alloc, or std::invalid_argument for 2^32 positions or more; reads labels, segments and masks.
-    Members(const char* caller, const Selection& selection, const Nest& nest, int threads);
+    /// Throws std::bad_alloc; reads labels, segments and masks.
+    Members(const Selection& selection, const Nest& nest, int threads);
 
     std::int64_t groups() const noexcept { return groups_; }
     std::int64_t families() const noexcept { return families_; }

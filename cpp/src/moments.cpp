@@ -16,8 +16,7 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
     check_threads(caller, options.num_threads);
     const Selection& selection = sets.selection;
-    // The path of selections knows weights, and what their squares sum up to without any.
-    const bool selected = selection.any() || out.weight2.given();
+    const bool selected = takes_selection(selection, out);
     if (selected) {
         check_selection(caller, selection, x, reduced);
         check_selected_output(caller, out, selection, x, reduced);
@@ -28,7 +27,7 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     const kernels::KernelTable& table = active_kernels();
 
     if (selected) {
-        SelectedCall call{.caller = caller, .selection = selection};
+        SelectedCall call{.selection = selection};
         call.x = x;
         call.reduced = reduced;
         call.moments = out;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "anynorm/grouping.hpp"
+#include "anynorm/running.hpp"
 #include "anynorm/tensor_view.hpp"
 #include "validate.hpp"
 
@@ -57,6 +58,13 @@ inline void split(Selection& selection, int rank, int axis, std::int64_t parts) 
         const bool broadcasts = view->shape[own] == 1;
         split(*view, own, parts);
         if (broadcasts) view->shape[own] = view->shape[own + 1] = 1;
+    }
+}
+
+/// Labels and segments make several sets of a channel, for which there is no running statistic.
+inline void check_unsplit(const char* caller, const Selection& selection, const RunningStatistics& running) {
+    if (selection.splits() && (running.mean.given() || running.pooled.given())) {
+        fail(caller, "no running statistics where labels or segments split the channels", "some");
     }
 }
 

@@ -17,11 +17,6 @@ namespace {
 
 using namespace detail;
 
-/// The path of selections knows weights, and what their squares sum up to without any.
-bool is_selected(const Grouping& sets, const NormalizeOptions& options) {
-    return sets.selection.any() || options.moments.weight2.given();
-}
-
 void check_given(const char* caller, const MomentsView& given, const TensorView& x, const Grouping& sets,
                  AxisSet reduced) {
     if (!given.given()) return;
@@ -70,7 +65,7 @@ void check_operands(const char* caller, const TensorView& x, const Grouping& set
     }
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
-    if (is_selected(sets, options)) {
+    if (takes_selection(sets.selection, options.moments)) {
         check_selection(caller, sets.selection, x, reduced);
         check_excluded(caller, options.excluded);
         if (options.excluded == Excluded::input && is_quantized(y.dtype)) {
@@ -169,7 +164,7 @@ void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced
 void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
                        const NormalizeOptions& options, const kernels::KernelTable& table) {
     const Fusion& fusion = options.fusion;
-    SelectedCall call{.caller = options.caller, .selection = sets.selection};
+    SelectedCall call{.selection = sets.selection};
     call.x = fusion.residual.given() ? fusion.sum : x;
     call.y = y;
     call.reduced = reduced;
@@ -201,7 +196,7 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     check_operands(caller, x, sets, reduced, y, options);
     const kernels::KernelTable& table = active_kernels();
 
-    if (is_selected(sets, options)) return run_selected_sets(x, sets, reduced, y, options, table);
+    if (takes_selection(sets.selection, options.moments)) return run_selected_sets(x, sets, reduced, y, options, table);
     if (x.size() == 0) {
         if (options.given.given()) {
             copy_given(options, x, reduced);

@@ -136,8 +136,7 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     ThreadShare threads(options.num_threads);
     if (sets.selection.any()) {
         const Nest nest = make_selected_nest(x, reduced, sets.selection, options.given, strides);
-        return run_selected_gradients(nest, {caller, call, sets.selection, options.given, options.excluded},
-                                      threads.count());
+        return run_selected_gradients(nest, {call, sets.selection, options.given, options.excluded}, threads.count());
     }
     add_statistics_strides(strides, options.given, x, reduced);
     Plan plan = make_gradient_plan(make_nest(x, reduced, strides), call, threads.count());

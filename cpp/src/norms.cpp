@@ -175,9 +175,7 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
     pass_on(caller, options, engine);
     const Axes kept = norm.per_sample ? Axes{0, channel} : Axes{channel};
     const Grouping sets = sets_over(all_axes_except(x.rank, kept.values[0], channel), options);
-    if (sets.selection.splits() && (options.running.mean.given() || options.running.pooled.given())) {
-        fail(caller, "no running statistics where labels or segments split the channels", "some");
-    }
+    check_unsplit(caller, sets.selection, options.running);
     if (!norm.input_statistics && !options.given.given()) {
         if (!options.running.mean.given())
             fail(caller, "running_mean and running_var, whose statistics are used", "none");

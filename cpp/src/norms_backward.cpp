@@ -41,9 +41,7 @@ void channel_norm_backward(const char* caller, bool per_sample, bool input_stati
     check_parameter(caller, "bias", options.bias, &channels, 1);
     check_running(caller, options.running, channels);
     const Grouping sets = sets_over(all_axes_except(x.rank, per_sample ? 0 : channel, channel), options);
-    if (sets.selection.splits() && options.running.mean.given()) {
-        fail(caller, "no running statistics where labels or segments split the channels", "some");
-    }
+    check_unsplit(caller, sets.selection, options.running);
     NormalizeBackwardOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
     place(options.bias, {channel}, x.rank, engine.bias);

@@ -7,8 +7,6 @@
 namespace anynorm::detail {
 namespace {
 
-// Columns merge every 1024 rows: short enough that 4096 rows of few columns still give every thread a block.
-constexpr std::int64_t column_block = 1024;
 constexpr std::int64_t pack_width = 16;
 // Up to this stride packing uses at least 1/8 of every cache line that it reads; beyond, plain column order costs no
 // more than the lines themselves.
@@ -128,8 +126,7 @@ void choose_blocks(const ReducedLoops& loops, Reduction& reduction) {
         reduction.outer_stride[i] = loops.stride[i];
         reduction.blocks *= loops.n[i];
     }
-    // A chunk of 16 row blocks is 64 K elements, work enough for a task; a column block already is one.
-    reduction.chunk_blocks = std::max<std::int64_t>(row ? 16 : 1, ceil_div(reduction.blocks, max_chunks));
+    reduction.chunk_blocks = blocks_of_chunk(reduction.kernel, reduction.blocks);
     reduction.chunks = ceil_div(reduction.blocks, reduction.chunk_blocks);
 }
 
@@ -187,6 +184,11 @@ std::int64_t cells_of_largest_piece(const Nest& nest, const Cut& cut) {
 }
 
 }  // namespace
+
+std::int64_t blocks_of_chunk(Reduction::Kernel kernel, std::int64_t blocks) noexcept {
+    // A chunk of 16 row blocks is 64 K elements, work enough for a task; a column block already is one.
+    return std::max<std::int64_t>(kernel == Reduction::Kernel::row ? 16 : 1, ceil_div(blocks, max_chunks));
+}
 
 Reduction make_reduction(const Nest& nest) noexcept {
     Reduction reduction;

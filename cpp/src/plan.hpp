@@ -12,6 +12,8 @@ namespace anynorm::detail {
 
 /// A row block bounds the cancellation in m2 and amortizes one division and one horizontal sum over 4096 elements.
 inline constexpr std::int64_t row_block = 4096;
+/// Columns merge every 1024 rows: short enough that 4096 rows of few columns still give every thread a block.
+inline constexpr std::int64_t column_block = 1024;
 /// Below two packs of 16 a reduced innermost loop leaves most vector lanes empty: it is folded into columns.
 inline constexpr std::int64_t fold_below = 32;
 
@@ -104,6 +106,9 @@ struct PlanRequest {
     bool statistics = true;  ///< computed from x, not given
     bool apply = true;
 };
+
+/// The blocks of a chunk of a set that has so many.
+std::int64_t blocks_of_chunk(Reduction::Kernel kernel, std::int64_t blocks) noexcept;
 
 Reduction make_reduction(const Nest& nest) noexcept;
 Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept;

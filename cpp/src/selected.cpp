@@ -107,7 +107,7 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
     }
 }
 
-void selected_statistics(const char* caller, const kernels::KernelTable& table, const SelectedOperands& operands,
+void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
                          const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2) {
     if (weight2 == nullptr && are_grouped_columns(selection, loops) && !labels_rise(selection, loops) &&
         grouped_columns(table, operands, selection, loops, threads, cells)) {
@@ -116,7 +116,7 @@ void selected_statistics(const char* caller, const kernels::KernelTable& table, 
     if (weight2 == nullptr && are_masked_columns(selection, loops)) {
         return masked_columns(table, operands, selection, loops, threads, cells);
     }
-    const Members members(caller, selection, loops, threads);
+    const Members members(selection, loops, threads);
     selected_moments(table, operands, loops, members, threads, cells, weight2);
 }
 
@@ -166,7 +166,7 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
         load_selected(call.given, call.selection, call.center, nest, cells.get());
     } else {
         const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
-        selected_statistics(call.caller, table, operands, call.selection, loops, plan.threads, cells.get(), squares);
+        selected_statistics(table, operands, call.selection, loops, plan.threads, cells.get(), squares);
     }
     if (call.moments.given()) {
         OperandStrides of_output;

@@ -22,8 +22,8 @@ Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& s
 Nest statistics_loops(const Nest& nest) noexcept;
 
 /// Fills the cells of all sets from x, by the way that suits the selection; `loops` are those of statistics_loops().
-/// Throws std::bad_alloc, or std::invalid_argument for 2^32 positions or more.
-void selected_statistics(const char* caller, const kernels::KernelTable& table, const SelectedOperands& operands,
+/// Throws std::bad_alloc.
+void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
                          const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2);
 
 /// Fills the cells of all groups from moments that the caller has.
@@ -34,7 +34,6 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
                     const double* weight2) noexcept;
 
 struct SelectedCall {
-    const char* caller;
     const Selection& selection;
     TensorView x{}, y{};  ///< y is optional; x the sum, where there is one
     AxisSet reduced = 0;

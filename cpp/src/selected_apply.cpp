@@ -29,12 +29,12 @@ To result_of(double value) noexcept {
 }
 
 template <class A>
-class SelectedPass {
+class SelectedWriter {
   public:
     using C = kernels::Compute<A>;
 
-    SelectedPass(const Kernels<A>& kernels, const SelectedApply& apply, const Nest& piece,
-                 const Coefficients<C>& coefficients)
+    SelectedWriter(const Kernels<A>& kernels, const SelectedApply& apply, const Nest& piece,
+                   const Coefficients<C>& coefficients)
         : kernels_(kernels),
           apply_(apply),
           operands_(apply.operands),
@@ -352,7 +352,7 @@ class SelectedPass {
 template <class A>
 void selected_apply(const Kernels<A>& kernels, const SelectedApply& apply, const Nest& piece,
                     const CoefficientsOf<A>& coefficients) noexcept {
-    SelectedPass<A>(kernels, apply, piece, coefficients).run();
+    SelectedWriter<A>(kernels, apply, piece, coefficients).run();
 }
 
 #define ANYNORM_INSTANTIATE(A)                                                            \

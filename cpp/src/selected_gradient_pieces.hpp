@@ -10,7 +10,6 @@ namespace anynorm::detail {
 
 /// The operands of such a call, validated.
 struct SelectedGradientCall {
-    const char* caller;
     const GradientCall& of;
     const Selection& selection;
     const MomentsView& given;

@@ -119,7 +119,7 @@ class Run {
         });
     }
 
-    // Statistics
+    // ---- Statistics ------------------------------------------------------------------------------------------------
 
     void find_statistics() {
         if (call_.given.given()) {
@@ -127,8 +127,7 @@ class Run {
         } else {
             const Nest loops = statistics_loops(caller_);
             const SelectedOperands operands{call_.of.x, elements_of(call_.selection.sample_weight), call_.of.center};
-            selected_statistics(call_.caller, *call_.of.table, operands, call_.selection, loops, threads_, cells_,
-                                nullptr);
+            selected_statistics(*call_.of.table, operands, call_.selection, loops, threads_, cells_, nullptr);
         }
         for_each_task(count_, [&](std::int64_t first, std::int64_t last) {
             kernels_.coefficients(cells_ + first, last - first, call_.of.eps, sets_.mean + first, sets_.mean_lo + first,
@@ -158,7 +157,7 @@ class Run {
         }
     }
 
-    // Sums
+    // ---- Sums ------------------------------------------------------------------------------------------------------
 
     SelectedGradientPieces<C> pieces() const { return {kernels_, call_, sets_, weight_, bias_}; }
 
@@ -233,7 +232,7 @@ class Run {
         }
     }
 
-    // Results
+    // ---- Results ---------------------------------------------------------------------------------------------------
 
     void write() const {
         const SelectedPass elements = pass_of_elements(nest_);

@@ -2,7 +2,6 @@
 #include "selected_moments.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <vector>
 
@@ -14,8 +13,6 @@ namespace {
 
 /// Small groups are joined to jobs of so many elements.
 constexpr std::int64_t job_elements = 32 * 1024;
-
-constexpr Cell empty_cell{0, std::numeric_limits<double>::quiet_NaN(), 0, 0};
 
 /// The groups `first` to `last` of a family, or a chunk of a large one.
 struct Job {
@@ -119,13 +116,7 @@ class Statistics {
 
     /// Offset of a family in an operand, with that of the nest.
     std::int64_t family_offset(std::int64_t family, Operand operand) const {
-        const Nest& loops = members_.family_loops();
-        std::int64_t offset = operand == op_cell ? 0 : nest_.offset[operand];
-        for (int i = loops.depth - 1; i >= 0; --i) {
-            offset += family % loops.loops[i].n * loops.loops[i].stride[operand];
-            family /= loops.loops[i].n;
-        }
-        return offset;
+        return nest_.offset[operand] + offset_at(members_.family_loops(), family, operand);
     }
 
     void run_job(Worker& worker, const Job& job, Cell* cells, double* weight2) {

@@ -82,6 +82,20 @@ void check_segments(const char* caller, const Selection& selection, const Tensor
     if (offsets && all.count() == 0) check(label_at(elements_of(segments), 0));
 }
 
+/// Positions are numbered in 32 bits.
+void check_positions(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced) {
+    OperandStrides strides;
+    add_selection_strides(strides, selection, x);
+    std::int64_t positions = 1;
+    for (int axis = 0; axis < x.rank; ++axis) {
+        const bool varies = strides.at(op_labels, axis) != 0 || strides.at(op_where, axis) != 0;
+        if (varies && (reduced >> axis & 1) != 0) positions *= x.shape[axis];
+    }
+    if (positions >= std::int64_t{1} << 32) {
+        fail(caller, "fewer than 2^32 positions to select from", std::to_string(positions));
+    }
+}
+
 void check_sample_weight(const char* caller, const TensorView& weight, const TensorView& x) {
     check_statistic(caller, "sample_weight", weight);
     check_broadcasts(caller, "sample_weight", weight, x);
@@ -109,15 +123,14 @@ TensorView first_of(const TensorView& view) noexcept {
 }
 
 /// The views of moments with an axis of groups have that axis; the rest is for others to check.
-void check_groups(const char* caller, const MomentsView& views, const Selection& selection, const TensorView& x) {
-    for (const Named& named : {Named{"moments.count", views.count}, Named{"moments.mean", views.mean},
-                               Named{"moments.m2", views.m2}, Named{"moments.weight2", views.weight2}}) {
-        if (!named.view.given()) continue;
-        check_geometry(caller, named.what, named.view);
+void check_group_axis(const char* caller, const MomentsView& views, const Selection& selection, const TensorView& x) {
+    for (const Named& each : named(views)) {
+        if (!each.view.given()) continue;
+        check_geometry(caller, each.what, each.view);
         const std::int64_t groups = group_count(selection);
-        if (named.view.rank == 0 || named.view.rank > x.rank + 1 || named.view.shape[0] != groups) {
-            fail(caller, std::string(named.what) + " with a first axis of length " + std::to_string(groups),
-                 "shape " + shape_text(named.view));
+        if (each.view.rank == 0 || each.view.rank > x.rank + 1 || each.view.shape[0] != groups) {
+            fail(caller, std::string(each.what) + " with a first axis of length " + std::to_string(groups),
+                 "shape " + shape_text(each.view));
         }
     }
 }
@@ -134,6 +147,7 @@ void check_selection(const char* caller, const Selection& selection, const Tenso
         check_broadcasts(caller, "where", selection.where, x);
     }
     if (selection.sample_weight.given()) check_sample_weight(caller, selection.sample_weight, x);
+    check_positions(caller, selection, x, reduced);
 }
 
 void check_selection_apart(const char* caller, const char* what, const TensorView& out, const Selection& selection) {
@@ -180,7 +194,7 @@ GroupedMoments::GroupedMoments(const MomentsView& views, const Selection& select
 
 void check_selected_statistics(const char* caller, const MomentsView& views, const Selection& selection,
                                const TensorView& x, AxisSet reduced) {
-    if (selection.splits()) check_groups(caller, views, selection, x);
+    if (selection.splits()) check_group_axis(caller, views, selection, x);
     check_statistics(caller, GroupedMoments(views, selection).first, x, reduced);
 }
 
@@ -189,12 +203,9 @@ void check_selected_output(const char* caller, const MomentsView& views, const S
     if (!views.given()) return;
     // Without a group there is no first one whose memory could be looked at.
     if (group_count(selection) == 0) return check_selected_statistics(caller, views, selection, x, reduced);
-    if (selection.splits()) check_groups(caller, views, selection, x);
+    if (selection.splits()) check_group_axis(caller, views, selection, x);
     check_moments_output(caller, GroupedMoments(views, selection).first, x, reduced);
-    const Named all[] = {{"moments.count", views.count},
-                         {"moments.mean", views.mean},
-                         {"moments.m2", views.m2},
-                         {"moments.weight2", views.weight2}};
+    const auto all = named(views);
     for (int i = 0; i < 4; ++i) {
         if (!all[i].view.given()) continue;
         check_output(caller, all[i].what, all[i].view);

@@ -11,6 +11,11 @@
 
 namespace anynorm::detail {
 
+/// Whether a call takes the path of selections, which knows weights, and what their squares sum up to without any.
+inline bool takes_selection(const Selection& selection, const MomentsView& out) noexcept {
+    return selection.any() || out.weight2.given();
+}
+
 /// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span.
 void check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced);
 

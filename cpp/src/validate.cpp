@@ -167,14 +167,13 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
         all[axis] = is_reduced ? 1 : x.shape[axis];
         if (!is_reduced) kept[rank++] = x.shape[axis];
     }
-    for (const Named& named : {Named{"moments.count", views.count}, Named{"moments.mean", views.mean},
-                               Named{"moments.m2", views.m2}, Named{"moments.weight2", views.weight2}}) {
-        if (!named.view.given()) continue;
-        check_statistic(caller, named.what, named.view);
-        if (named.view.rank == x.rank) {
-            check_shape(caller, named.what, named.view, all, x.rank);
+    for (const Named& each : named(views)) {
+        if (!each.view.given()) continue;
+        check_statistic(caller, each.what, each.view);
+        if (each.view.rank == x.rank) {
+            check_shape(caller, each.what, each.view, all, x.rank);
         } else {
-            check_shape(caller, named.what, named.view, kept, rank);
+            check_shape(caller, each.what, each.view, kept, rank);
         }
     }
 }
@@ -182,10 +181,7 @@ void check_statistics(const char* caller, const MomentsView& views, const Tensor
 void check_moments_output(const char* caller, const MomentsView& out, const TensorView& x, std::uint32_t reduced) {
     if (!out.given()) return;
     check_statistics(caller, out, x, reduced);
-    const Named views[] = {{"moments.count", out.count},
-                           {"moments.mean", out.mean},
-                           {"moments.m2", out.m2},
-                           {"moments.weight2", out.weight2}};
+    const auto views = named(out);
     for (int i = 0; i < 4; ++i) {
         if (!views[i].view.given()) continue;
         if (views[i].view.dtype != DType::f64) {
@@ -198,10 +194,7 @@ void check_moments_output(const char* caller, const MomentsView& out, const Tens
 
 void check_moments_apart(const char* caller, const MomentsView& out, const char* other_what, const TensorView& other) {
     if (!out.given()) return;
-    check_apart(caller, "moments.count", out.count, other_what, other);
-    check_apart(caller, "moments.mean", out.mean, other_what, other);
-    check_apart(caller, "moments.m2", out.m2, other_what, other);
-    check_apart(caller, "moments.weight2", out.weight2, other_what, other);
+    for (const Named& each : named(out)) check_apart(caller, each.what, each.view, other_what, other);
 }
 
 }  // namespace anynorm::detail

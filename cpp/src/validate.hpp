@@ -2,6 +2,7 @@
 // "expected ..., got ..." checks. Each throws std::invalid_argument that begins with the name of the caller.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -17,6 +18,13 @@ struct Named {
     const char* what;
     const TensorView& view;
 };
+
+inline std::array<Named, 4> named(const MomentsView& views) noexcept {
+    return {{{"moments.count", views.count},
+             {"moments.mean", views.mean},
+             {"moments.m2", views.m2},
+             {"moments.weight2", views.weight2}}};
+}
 
 [[noreturn, gnu::cold]] void fail(const char* caller, const std::string& expected, const std::string& got);
 

@@ -10,8 +10,6 @@
 namespace anynorm::detail {
 namespace {
 
-constexpr Cell empty_cell{0, std::numeric_limits<double>::quiet_NaN(), 0, 0};
-
 /// A column whose sums are not finite: the mean as a sum of products gives it, and what is left of the variance.
 template <class X>
 Cell not_finite(const X* x, const double* weight, std::int64_t rows, std::int64_t columns, double count) {
@@ -64,9 +62,7 @@ void weighted_columns(const X* x, const double* weight, std::int64_t rows, std::
         } else if (!std::isfinite(s1[j]) || !std::isfinite(s2[j])) {
             out[j] = not_finite(x + j, weight + j, rows, columns, s0[j]);
         } else {
-            const double shift = s1[j] / s0[j];
-            const double mean = c[j] + shift, part = mean - shift;
-            out[j] = {s0[j], mean, (c[j] - part) + (shift - (mean - part)), std::max(0.0, s2[j] - s1[j] * shift)};
+            out[j] = cell_of_sums(s0[j], c[j], s1[j], s2[j]);
         }
     }
 }

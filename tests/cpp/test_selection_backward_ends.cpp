@@ -17,8 +17,7 @@ namespace {
 
 using namespace selection_gradients;
 
-// ---- The same call on the compacted data
-// -----------------------------------------------------------------------------
+// ---- The same call on the compacted data ---------------------------------------------------------------------------
 
 /// A matrix of `rows` x `columns`, of which some rows are one set each column.
 struct Rows {
@@ -125,8 +124,7 @@ TEST(SelectionBackwardCompacted, IntegerWeightsAreRepetition) {
     }
 }
 
-// ---- The ends
-// --------------------------------------------------------------------------------------------------------
+// ---- The ends ------------------------------------------------------------------------------------------------------
 
 TEST(SelectionBackwardEnds, NoElementInAnySet) {
     Kind labels{.name = "", .shape = {20, 6}, .reduce = {0}, .parameters = {1}, .groups = 3, .labels = {0}};
@@ -180,8 +178,7 @@ TEST(SelectionBackwardEnds, RankZero) {
     }
 }
 
-// ---- The norms
-// -------------------------------------------------------------------------------------------------------
+// ---- The norms -----------------------------------------------------------------------------------------------------
 
 TEST(SelectionBackwardNorms, AreTheEngineOverTheirAxes) {
     const auto reshaped = [](TensorView view, const Shape& shape) {
@@ -261,8 +258,7 @@ TEST(SelectionBackwardNorms, AreTheEngineOverTheirAxes) {
     }
 }
 
-// ---- What is refused
-// -------------------------------------------------------------------------------------------------
+// ---- What is refused -----------------------------------------------------------------------------------------------
 
 std::string message_of(const std::function<void()>& call) {
     try {

@@ -40,6 +40,7 @@ struct Axes {
 /// Labels and segments split each set of the axes into `G` sets, and the moments get an axis of length G in front:
 /// their shape is (G, x's shape without the reduced axes), or with these at length 1. Elements with a negative label,
 /// outside of all segments, or where `where` is false are *excluded*: they are in no set, and not read for statistics.
+/// The reduced axes along which labels, segments or a mask vary have fewer than 2^32 indices together.
 struct Selection {
     /// int32 or int64; broadcasts against x by NumPy's rules and has length 1 along the axes that are kept. Elements
     /// that share a label share a set; all labels are below num_groups. A negative label excludes.
