@@ -244,7 +244,8 @@ correction : float, default 1
     that of the population, as in Keras, Flax and ONNX.
 pooled : Moments, optional
     Shape (C,), of float64. The moments of the batch are merged into it, so that it holds the exact statistics of all
-    data so far, which no average over batches does. ``Moments.empty(C)`` begins one.""",
+    data so far, which no average over batches does. ``Moments.empty(C)`` begins one, without `weight2`: weights count
+    as repetitions do.""",
     "tail": """\
 moments : Moments, optional
     Statistics to use instead of those of `x`,

@@ -6,7 +6,7 @@ namespace {
 
 struct MomentsClass {
     py::object type, make;
-    PyObject *count, *mean, *m2;
+    PyObject *count, *mean, *m2, *weight2;
 };
 
 // Found at the first call that needs it and not at import, since the package that defines it imports this module.
@@ -15,8 +15,12 @@ const MomentsClass& moments_class() {
     return storage
         .call_once_and_store_result([] {
             const py::object type = py::module_::import("anynorm._moments").attr("Moments");
-            return MomentsClass{type, type.attr("_wrap"), PyUnicode_InternFromString("_count"),
-                                PyUnicode_InternFromString("_mean"), PyUnicode_InternFromString("_m2")};
+            return MomentsClass{type,
+                                type.attr("_wrap"),
+                                PyUnicode_InternFromString("_count"),
+                                PyUnicode_InternFromString("_mean"),
+                                PyUnicode_InternFromString("_m2"),
+                                PyUnicode_InternFromString("_weight2")};
         })
         .get_stored();
 }
@@ -58,6 +62,11 @@ void GivenMoments::read(PyObject* object, const Argument& argument, MomentsView&
     const MomentsClass& known = moments_class();
     if (!PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(known.type.ptr())))
         throw_type_error(argument, "of type anynorm.Moments", object);
+    if (written) {  // the squares of weights are not among what running statistics keep
+        const auto weight2 = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, known.weight2));
+        if (!weight2) throw py::error_already_set();
+        if (!weight2.is_none()) throw_value_error(argument, "without weight2, got one of weighted elements");
+    }
     count_ = read_attribute(object, known.count, argument, written, view.count);
     mean_ = read_attribute(object, known.mean, argument, written, view.mean);
     m2_ = read_attribute(object, known.m2, argument, written, view.m2);

@@ -353,6 +353,7 @@ REFUSED = {
     "pooled_array": ({"pooled": np.zeros(C)}, TypeError, "expected pooled of type anynorm.Moments, got numpy.ndarray"),
     "pooled_shape": ({"pooled": anynorm.Moments.empty(4)}, ValueError, "expected pooled.count of shape (5,), got (4,)"),
     "pooled_rank": ({"pooled": anynorm.Moments.empty((3, C))}, ValueError, "(3, 5)"),
+    "pooled_weights": ({"pooled": anynorm.Moments(*np.array([[4.0], [0], [1], [6]]).repeat(C, 1))}, ValueError, "expected pooled without weight2"),
     "pooled_read_only": ({"pooled": half_empty()}, ValueError, "expected pooled to be writeable"),
     "nonfinite": ({"nonfinite": "ignore"}, ValueError,
                   "expected nonfinite to be 'warn', 'skip', 'raise' or 'propagate', got 'ignore'"),
