@@ -62,9 +62,9 @@ def select(
     if own is not None and selection.segments is not None:
         raise ValueError(f"{function}: expected no segments for x of lists, which are its segments, got both")
     keys, num_groups = selection.labels, selection.num_groups
-    if isinstance(keys, Codes):
-        keys, num_groups = keys.labels, len(keys.names) if num_groups is None else num_groups
-    labels = None if keys is None else _labels(function, keys)
+    if isinstance(keys, Codes) and num_groups is None:
+        num_groups = len(keys.names)
+    labels = None if keys is None else _labels(function, keys.labels if isinstance(keys, Codes) else keys)
     if labels is None:
         if num_groups is not None:
             raise ValueError(f"{function}: expected num_groups with labels, got it without")
