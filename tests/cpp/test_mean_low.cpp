@@ -141,15 +141,16 @@ class GivenBack : public testing::TestWithParam<std::tuple<DType, Layout>> {
             {.weight = of_columns, .center = center, .given = given});
     }
 
-    void expect_the_same(const Shape& shape, const Shape& of_sets, const Grouping& sets, bool center = true) const {
+    /// Returns whether some mean has lost something.
+    bool expect_the_same(const Shape& shape, const Shape& of_sets, const Grouping& sets, bool center = true) const {
         AnyArray x = far_data(dtype(), shape, layout()), grad_output = far_data(dtype(), shape, layout(), 4);
         Results own(dtype(), shape, layout()), given(dtype(), shape, layout());
         Saved saved(of_sets);
         moments(x.view(), sets, saved.view(), {.center = center});
-        EXPECT_EQ(saved.has_low(), center);
         compute(x, grad_output, sets, {}, center, own);
         compute(x, grad_output, sets, saved.view(), center, given);
         expect_same(given, own);
+        return saved.has_low();
     }
 };
 
@@ -163,9 +164,9 @@ INSTANTIATE_TEST_SUITE_P(, GivenBack,
 TEST_P(GivenBack, MomentsGiveTheBitsOfTheCallItself) {
     for (const bool center : {true, false}) {
         expect_the_same({5, 7, 16}, {5, 7}, {{2}}, center);
-        expect_the_same({5, 7, 16}, {16}, {{0, 1}}, center);
-        expect_the_same({3, 90, 16}, {3}, {{1, 2}}, center);
-        expect_the_same({70, 40, 16}, {}, {{0, 1, 2}}, center);
+        EXPECT_EQ(expect_the_same({5, 7, 16}, {16}, {{0, 1}}, center), center);
+        EXPECT_EQ(expect_the_same({3, 90, 16}, {3}, {{1, 2}}, center), center);
+        EXPECT_EQ(expect_the_same({70, 40, 16}, {}, {{0, 1, 2}}, center), center);
     }
 }
 
@@ -178,7 +179,7 @@ TEST_P(GivenBack, MomentsOfSelectedSetsToo) {
         const auto with_groups = [](const SelectionCase& of, std::int64_t kept) {
             return of.selection.splits() ? Shape{of.groups, kept} : Shape{kept};
         };
-        expect_the_same(shape, with_groups(columns, 16), {{0, 1}, columns.selection});
+        EXPECT_TRUE(expect_the_same(shape, with_groups(columns, 16), {{0, 1}, columns.selection}));
         expect_the_same(shape, with_groups(rows, 3), {{0, 2}, rows.selection});
     }
 }
