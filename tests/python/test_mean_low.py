@@ -118,4 +118,6 @@ def test_streamed_results_have_the_digits_of_those_in_memory(rng, tmp_path):
     np.testing.assert_allclose(y, anynorm.normalize(x, 0), rtol=1e-14, atol=1e-14)
     used = stream.moments(x, 0, chunk_bytes=640)
     assert cases.same_bits(y, anynorm.normalize(x, 0, moments=used))
-    assert not np.allclose(y, anynorm.normalize(x, 0, moments=Moments(used.count, used.mean, used.m2)), rtol=0, atol=1e-7)
+    assert not np.allclose(
+        y, anynorm.normalize(x, 0, moments=Moments(used.count, used.mean, used.m2)), rtol=0, atol=1e-7
+    )
