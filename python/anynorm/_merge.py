@@ -56,11 +56,11 @@ def merged(a: Cells, b: Cells) -> Cells:
         total = a.count + b.count
         share = b.count / total
         delta = (b.mean - a.mean) + (b.mean_low - a.mean_low)
-        near = np.isfinite(delta)
-        # An infinite mean stays what NumPy's mean of all elements is.
-        average = a.mean * (a.count / total) + b.mean * share
         mean, low = two_sum(a.mean, delta * share + a.mean_low)
-        mean, low = np.where(near, mean, average), np.where(near, low, 0.0)
+        near = np.isfinite(delta)
+        if not near.all():  # an infinite mean stays what NumPy's mean of all elements is
+            average = a.mean * (a.count / total) + b.mean * share
+            mean, low = np.where(near, mean, average), np.where(near, low, 0.0)
         m2 = a.m2 + b.m2 + delta * delta * (a.count * share)
     only_a, only_b = b.count == 0, a.count == 0
 
