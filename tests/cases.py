@@ -219,4 +219,4 @@ def same_bits(a, b):
 
 
 def same_moments(a, b):
-    return same_bits(a.count, b.count) and same_bits(a.mean, b.mean) and same_bits(a.m2, b.m2)
+    return all(same_bits(getattr(a, name), getattr(b, name)) for name in ("count", "mean", "m2", "mean_low"))

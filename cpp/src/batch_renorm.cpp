@@ -28,7 +28,7 @@ void check_renorm(const char* caller, const RenormLimits& limits, const RunningS
 }
 
 Renorm::Renorm(const char* caller, const TensorView& x, int channel, const MomentsView& given, int num_threads)
-    : channels_(x.shape[channel]), memory_(std::make_unique<double[]>(static_cast<std::size_t>(7 * channels_))) {
+    : channels_(x.shape[channel]), memory_(std::make_unique<double[]>(static_cast<std::size_t>(8 * channels_))) {
     const Axes reduced = all_axes_except(x.rank, channel, channel);
     if (!given.given()) {
         moments(x, {.reduce = reduced}, batch(), {.num_threads = num_threads});
@@ -43,17 +43,21 @@ Renorm::Renorm(const char* caller, const TensorView& x, int channel, const Momen
         const int axis = from->rank == x.rank ? channel : 0;  // with the averaged axes, or without them
         for (std::int64_t c = 0; c < channels_; ++c) *to++ = channel_of(*from, c, axis);
     }
+    if (!given.mean_low.given()) return;
+    const int axis = given.mean_low.rank == x.rank ? channel : 0;
+    for (std::int64_t c = 0; c < channels_; ++c) part(7)[c] = channel_of(given.mean_low, c, axis);
 }
 
 void Renorm::fold(const RenormLimits& limits, const RunningStatistics& running, double eps, const TensorView& weight,
                   const TensorView& bias) {
     for (std::int64_t c = 0; c < channels_; ++c) {
-        const Moments set{part(0)[c], part(1)[c], part(2)[c]};
+        const Moments set{part(0)[c], part(1)[c], part(2)[c], part(7)[c]};
         double r = 1, d = 0;
         if (set.count > 0) {  // no elements: nothing to correct, and gradients of 0
             const double running_sigma = std::sqrt(channel_of(running.var, c) + eps);
             r = std::clamp(std::sqrt(set.variance() + eps) / running_sigma, 1 / limits.r_max, limits.r_max);
-            d = std::clamp((set.mean - channel_of(running.mean, c)) / running_sigma, -limits.d_max, limits.d_max);
+            const double distance = (set.mean - channel_of(running.mean, c)) + set.mean_low;
+            d = std::clamp(distance / running_sigma, -limits.d_max, limits.d_max);
         }
         const double w = weight.given() ? channel_of(weight, c) : 1;
         part(3)[c] = r;

@@ -29,7 +29,7 @@ class Renorm {
     void fold(const RenormLimits& limits, const RunningStatistics& running, double eps, const TensorView& weight,
               const TensorView& bias);
 
-    MomentsView batch() const { return {seen(0), seen(1), seen(2)}; }
+    MomentsView batch() const { return {.count = seen(0), .mean = seen(1), .m2 = seen(2), .mean_low = seen(7)}; }
     double r(std::int64_t channel) const { return part(3)[channel]; }
     double d(std::int64_t channel) const { return part(4)[channel]; }
     TensorView weight() const { return seen(5); }

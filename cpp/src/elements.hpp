@@ -66,6 +66,11 @@ inline double element_at(const Elements& elements, std::int64_t offset) noexcept
     return with_type(elements, [&](const auto* p) { return static_cast<double>(promote(p[offset])); });
 }
 
+/// The same, 0 of elements that are not given.
+inline double element_or_zero(const Elements& elements, std::int64_t offset) noexcept {
+    return elements.given() ? element_at(elements, offset) : 0.0;
+}
+
 /// to[i * to_stride] = from[i * from_stride]. The stride of most views is 2, which compilers shuffle if they know it:
 /// 0.1 ns an element, where a variable stride takes 0.3.
 template <class X>

@@ -10,10 +10,11 @@
 namespace anynorm::detail {
 
 /// The operands that a nest walks together. `cell` is the scratch array of statistics, `joint` that of sums which both
-/// sets and parameters are made of; count, mean and m2 are the caller's views of them. y is the output of a call:
-/// grad_input where gradients are computed. x is what is normalized: where it is a sum, of `input` and `residual`.
-/// A call with a selection has neither sums to share nor terms to add along the way, and its labels, mask and sample
-/// weights take those places: three operands more would cost every step of a walk.
+/// sets and parameters are made of; count, mean, mean_low and m2 are the caller's views of them. y is the output of a
+/// call: grad_input where gradients are computed. x is what is normalized: where it is a sum, of `input` and
+/// `residual`. Gradients have no terms to add along the way, and `joint` takes the place of one. A call with a
+/// selection walks the caller's moments in a nest of their own, and its labels, mask and sample weights take their
+/// places: four operands more would cost every step of a walk.
 enum Operand : int {
     op_x,
     op_y,
@@ -22,17 +23,18 @@ enum Operand : int {
     op_bias,
     op_count,
     op_mean,
+    op_mean_low,
     op_m2,
     op_grad_output,
     op_grad_weight,
     op_grad_bias,
-    op_joint,
     op_input,
     op_residual,
     operand_count,
-    op_labels = op_joint,
-    op_where = op_input,
-    op_sample_weight = op_residual
+    op_joint = op_input,
+    op_labels = op_count,
+    op_where = op_mean,
+    op_sample_weight = op_mean_low
 };
 
 using OperandSet = std::uint32_t;

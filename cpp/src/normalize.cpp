@@ -95,7 +95,8 @@ void check_operands(const char* caller, const TensorView& x, const Grouping& set
                                      {"bias", options.bias},
                                      {"the given count", options.given.count},
                                      {"the given mean", options.given.mean},
-                                     {"the given m2", options.given.m2}}) {
+                                     {"the given m2", options.given.m2},
+                                     {"the given mean_low", options.given.mean_low}}) {
         check_moments_apart(caller, options.moments, what, view);
     }
 }
@@ -119,6 +120,11 @@ void copy_given(const NormalizeOptions& options, const TensorView& x, AxisSet re
     copy_statistics(options.given.count, options.moments.count, x, reduced);
     copy_statistics(options.given.mean, options.moments.mean, x, reduced);
     copy_statistics(options.given.m2, options.moments.m2, x, reduced);
+    if (options.given.mean_low.given()) {
+        copy_statistics(options.given.mean_low, options.moments.mean_low, x, reduced);
+    } else {
+        fill(options.moments.mean_low, 0);
+    }
 }
 
 /// Normalizes x: the input itself, or its sum with a residual.

@@ -63,7 +63,8 @@ void check_gradients(const char* caller, const TensorView& grad_output, const Te
                             {"bias", options.activation == Activation::none ? TensorView{} : options.bias},
                             {"the given count", options.given.count},
                             {"the given mean", options.given.mean},
-                            {"the given m2", options.given.m2}};
+                            {"the given m2", options.given.m2},
+                            {"the given mean_low", options.given.mean_low}};
     for (const Named& output : outputs) {
         if (!output.view.given()) continue;
         check_output(caller, output.what, output.view);
@@ -135,8 +136,10 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     if (gradients.grad_bias.given()) strides.set(op_grad_bias, broadcast_strides(gradients.grad_bias, x));
     ThreadShare threads(options.num_threads);
     if (sets.selection.any()) {
-        const Nest nest = make_selected_nest(x, reduced, sets.selection, options.given, strides);
-        return run_selected_gradients(nest, {call, sets.selection, options.given, options.excluded}, threads.count());
+        const Nest nest = make_selected_nest(x, reduced, sets.selection, strides);
+        const Nest moments = make_moments_nest(x, gradients.grad_input, reduced, sets.selection, options.given);
+        return run_selected_gradients(nest, {call, sets.selection, options.given, moments, options.excluded},
+                                      threads.count());
     }
     add_statistics_strides(strides, options.given, x, reduced);
     Plan plan = make_gradient_plan(make_nest(x, reduced, strides), call, threads.count());

@@ -45,16 +45,17 @@ TensorView compact(const TensorView& view, const Axes& kept, int rank) {
 }
 
 /// The moments of a call as they are needed to update running statistics: the caller's views where they are given,
-/// memory of our own elsewhere.
+/// memory of our own elsewhere, for what the mean has lost if pooled moments keep it.
 class BatchMoments {
   public:
-    BatchMoments(const MomentsView& wanted, const TensorView& x, const Axes& kept) : views(wanted) {
+    BatchMoments(const MomentsView& wanted, const TensorView& x, const Axes& kept, bool pools_low) : views(wanted) {
         std::int64_t shape[2] = {}, sets = 1;
         for (int i = 0; i < kept.size; ++i) sets *= shape[i] = x.shape[kept.values[i]];
-        own_ = std::make_unique<double[]>(static_cast<std::size_t>(3 * sets));
+        own_ = std::make_unique<double[]>(static_cast<std::size_t>((pools_low ? 4 : 3) * sets));
         double* memory = own_.get();
-        for (TensorView* each : {&views.count, &views.mean, &views.m2}) {
-            const std::span<const std::int64_t> compact_shape(shape, static_cast<std::size_t>(kept.size));
+        const std::span<const std::int64_t> compact_shape(shape, static_cast<std::size_t>(kept.size));
+        for (TensorView* each : {&views.count, &views.mean, &views.m2, &views.mean_low}) {
+            if (!each->given() && each == &views.mean_low && !pools_low) continue;
             *each = each->given() ? compact(*each, kept, x.rank) : view(memory, compact_shape);
             memory += sets;
         }
@@ -210,7 +211,7 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
     const std::uint32_t reduced = check_axes(caller, sets.reduce, x.rank);
     check_moments_output(caller, options.moments, x, reduced);
     if (options.given.given()) check_given(caller, options, x, kept, reduced);
-    const BatchMoments batch(options.moments, x, kept);
+    const BatchMoments batch(options.moments, x, kept, options.running.pooled.mean_low.given());
     engine.moments = batch.views;
     if constexpr (std::is_same_v<Options, BatchRenormOptions>) {
         renormalize(x, sets, y, channel, options, engine);

@@ -18,7 +18,7 @@ class Written {
         for (const NamedView& each :
              {NamedView{"running_mean", &running.mean}, NamedView{"running_var", &running.var},
               NamedView{"pooled.count", &running.pooled.count}, NamedView{"pooled.mean", &running.pooled.mean},
-              NamedView{"pooled.m2", &running.pooled.m2}}) {
+              NamedView{"pooled.m2", &running.pooled.m2}, NamedView{"pooled.mean_low", &running.pooled.mean_low}}) {
             if (each.view->given()) views_[count_++] = each;
         }
         if (!running.num_batches) return;
@@ -33,7 +33,7 @@ class Written {
     const NamedView* end() const { return views_ + count_; }
 
   private:
-    NamedView views_[6] = {};
+    NamedView views_[7] = {};
     int count_ = 0;
     TensorView counter_;
 };
@@ -43,6 +43,13 @@ double statistic(const TensorView& view, std::int64_t sample, std::int64_t chann
     const std::int64_t offset =
         view.rank == 1 ? channel * view.strides[0] : sample * view.strides[0] + channel * view.strides[1];
     return element_at(elements_of(view), offset);
+}
+
+/// The moments of one set; what is lost of the mean is 0 where it is not given.
+Moments moments_at(const MomentsView& views, std::int64_t sample, std::int64_t channel) {
+    return {statistic(views.count, sample, channel), statistic(views.mean, sample, channel),
+            statistic(views.m2, sample, channel),
+            views.mean_low.given() ? statistic(views.mean_low, sample, channel) : 0.0};
 }
 
 void set_statistic(const TensorView& view, std::int64_t channel, double value) {
@@ -69,8 +76,7 @@ ChannelBatch look_at(const RunningStatistics& running, const MomentsView& batch,
     ChannelBatch result;
     const std::int64_t samples = samples_of(batch);
     for (std::int64_t sample = 0; sample < samples; ++sample) {
-        const Moments set{statistic(batch.count, sample, channel), statistic(batch.mean, sample, channel),
-                          statistic(batch.m2, sample, channel)};
+        const Moments set = moments_at(batch, sample, channel);
         result.has_variance = result.has_variance && set.count > running.correction;
         result.mean += set.mean;
         result.var += set.variance(running.correction);
@@ -94,12 +100,12 @@ void move_towards(const TensorView& running, std::int64_t channel, double share,
 }
 
 void merge_into(const MomentsView& pooled, std::int64_t channel, const Moments& other) {
-    Moments all{statistic(pooled.count, 0, channel), statistic(pooled.mean, 0, channel),
-                statistic(pooled.m2, 0, channel)};
+    Moments all = moments_at(pooled, 0, channel);
     all.merge(other);
     set_statistic(pooled.count, channel, all.count);
     set_statistic(pooled.mean, channel, all.mean);
     set_statistic(pooled.m2, channel, all.m2);
+    if (pooled.mean_low.given()) set_statistic(pooled.mean_low, channel, all.mean_low);
 }
 
 void refuse_nonfinite(const char* caller, const RunningStatistics& running, const MomentsView& batch) {
@@ -115,8 +121,11 @@ void refuse_nonfinite(const char* caller, const RunningStatistics& running, cons
 
 void check_pooled(const char* caller, const MomentsView& pooled, std::int64_t channels) {
     for (const NamedView& each : {NamedView{"pooled.count", &pooled.count}, NamedView{"pooled.mean", &pooled.mean},
-                                  NamedView{"pooled.m2", &pooled.m2}}) {
-        if (!each.view->given()) fail(caller, "pooled moments with count, mean and m2", "some of them");
+                                  NamedView{"pooled.m2", &pooled.m2}, NamedView{"pooled.mean_low", &pooled.mean_low}}) {
+        if (!each.view->given()) {
+            if (each.view == &pooled.mean_low) continue;
+            fail(caller, "pooled moments with count, mean and m2", "some of them");
+        }
         check_view(caller, each.what, *each.view);
         if (each.view->dtype != DType::f64)
             fail(caller, std::string(each.what) + " of dtype float64", name(each.view->dtype));
@@ -238,10 +247,15 @@ RunningUpdate update_running(const RunningStatistics& running, const MomentsView
     if (shaped.rank != 1) fail(caller, "running statistics of shape (C,)", shape_text(shaped));
     const std::int64_t channels = shaped.shape[0];
     check_running(caller, running, channels);
-    const NamedView views[] = {
-        {"moments.count", &moments.count}, {"moments.mean", &moments.mean}, {"moments.m2", &moments.m2}};
+    const NamedView views[] = {{"moments.count", &moments.count},
+                               {"moments.mean", &moments.mean},
+                               {"moments.m2", &moments.m2},
+                               {"moments.mean_low", &moments.mean_low}};
     for (const NamedView& each : views) {
-        if (!each.view->given()) fail(caller, "moments with count, mean and m2", "some of them");
+        if (!each.view->given()) {
+            if (each.view == &moments.mean_low) continue;
+            fail(caller, "moments with count, mean and m2", "some of them");
+        }
         check_statistic(caller, each.what, *each.view);
         const TensorView& view = *each.view;
         if ((view.rank != 1 && view.rank != 2) || view.shape[view.rank - 1] != channels) {

@@ -28,6 +28,7 @@ void store_moments(const Call& call, const Nest& piece, const Cell* cells) {
         store_at(call.out.count, offset[op_count], cells->count);
         store_at(call.out.mean, offset[op_mean], cells->mean);
         store_at(call.out.m2, offset[op_m2], cells->m2);
+        store_at(call.out.mean_low, offset[op_mean_low], cells->mean_lo);
         ++cells;
     });
 }
@@ -380,7 +381,8 @@ void load_given(const MomentsElements& given, bool center, const Nest& piece, Ce
     const Nest kept = kept_loops(piece);
     walk(kept, kept.depth, [&](const std::int64_t* offset) {
         const double mean = center ? element_at(given.mean, offset[op_mean]) : 0.0;
-        *cells++ = {element_at(given.count, offset[op_count]), mean, 0, element_at(given.m2, offset[op_m2])};
+        const double mean_lo = center ? element_or_zero(given.mean_low, offset[op_mean_low]) : 0.0;
+        *cells++ = {element_at(given.count, offset[op_count]), mean, mean_lo, element_at(given.m2, offset[op_m2])};
     });
 }
 

@@ -13,13 +13,13 @@
 namespace anynorm::detail {
 
 struct MomentsElements {
-    Elements count, mean, m2;
+    Elements count, mean, m2, mean_low;
 
-    bool given() const noexcept { return count.given() || mean.given() || m2.given(); }
+    bool given() const noexcept { return count.given() || mean.given() || m2.given() || mean_low.given(); }
 };
 
 inline MomentsElements elements_of(const MomentsView& views) noexcept {
-    return {elements_of(views.count), elements_of(views.mean), elements_of(views.m2)};
+    return {elements_of(views.count), elements_of(views.mean), elements_of(views.m2), elements_of(views.mean_low)};
 }
 
 /// The operands of one call, validated. The plan's nest says how each is walked.

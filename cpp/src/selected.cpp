@@ -63,10 +63,18 @@ void apply_selected(const SelectedCall& call, const Nest& nest, const Cell* cell
 
 }  // namespace
 
-Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& selection, const MomentsView& moments,
+Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& selection,
                         OperandStrides& strides) noexcept {
     strides.set(op_x, own_strides(x));
     add_selection_strides(strides, selection, x);
+    return make_nest(x, reduced, strides);
+}
+
+Nest make_moments_nest(const TensorView& x, const TensorView& y, AxisSet reduced, const Selection& selection,
+                       const MomentsView& moments) noexcept {
+    OperandStrides strides;
+    strides.set(op_x, own_strides(x));
+    if (y.given()) strides.set(op_y, own_strides(y));
     const MomentsView first = GroupedMoments(moments, selection).first;
     add_statistics_strides(strides, first, x, reduced);
     if (first.weight2.given()) strides.set(op_weight2, statistics_strides(first.weight2, x, reduced));
@@ -85,7 +93,9 @@ void load_selected(const MomentsView& given, const Selection& selection, bool ce
         walk(kept, kept.depth, [&](const std::int64_t* offset) {
             const double count = element_at(elements.count, offset[op_count] + group * grouped.count_step);
             const double mean = center ? element_at(elements.mean, offset[op_mean] + group * grouped.mean_step) : 0.0;
-            *cells++ = {count, mean, 0, element_at(elements.m2, offset[op_m2] + group * grouped.m2_step)};
+            const double mean_lo =
+                center ? element_or_zero(elements.mean_low, offset[op_mean_low] + group * grouped.mean_low_step) : 0.0;
+            *cells++ = {count, mean, mean_lo, element_at(elements.m2, offset[op_m2] + group * grouped.m2_step)};
         });
     }
 }
@@ -102,6 +112,7 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
             store_at(grouped.first.m2, offset[op_m2] + group * grouped.m2_step, cells->m2);
             store_at(grouped.first.weight2, offset[op_weight2] + group * grouped.weight2_step,
                      weight2 != nullptr ? *weight2++ : cells->count);
+            store_at(grouped.first.mean_low, offset[op_mean_low] + group * grouped.mean_low_step, cells->mean_lo);
             ++cells;
         });
     }
@@ -125,14 +136,14 @@ namespace {
 /// No elements: every set is empty, unless the caller has moments.
 void run_empty(const SelectedCall& call) {
     if (!call.given.given()) return store_empty_moments(call.moments);
-    OperandStrides of_given, of_output;
-    const Nest nest = make_selected_nest(call.x, call.reduced, call.selection, call.given, of_given);
-    std::vector<Cell> cells(static_cast<std::size_t>(nest.cells() * group_count(call.selection)));
+    const auto nest_of = [&](const MomentsView& moments) {
+        return make_moments_nest(call.x, {}, call.reduced, call.selection, moments);
+    };
+    const Nest given = nest_of(call.given);
+    std::vector<Cell> cells(static_cast<std::size_t>(given.cells() * group_count(call.selection)));
     if (cells.empty()) return;
-    load_selected(call.given, call.selection, true, nest, cells.data());
-    store_selected(call.moments, call.selection,
-                   make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output), cells.data(),
-                   nullptr);
+    load_selected(call.given, call.selection, true, given, cells.data());
+    store_selected(call.moments, call.selection, nest_of(call.moments), cells.data(), nullptr);
 }
 
 }  // namespace
@@ -143,9 +154,10 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     if (call.y.given()) strides.set(op_y, own_strides(call.y));
     if (call.weight.given()) strides.set(op_weight, broadcast_strides(call.weight, call.x));
     if (call.bias.given()) strides.set(op_bias, broadcast_strides(call.bias, call.x));
-    const bool given = call.given.given();
-    const Nest nest =
-        make_selected_nest(call.x, call.reduced, call.selection, given ? call.given : call.moments, strides);
+    const Nest nest = make_selected_nest(call.x, call.reduced, call.selection, strides);
+    const auto nest_of = [&](const MomentsView& moments) {
+        return make_moments_nest(call.x, call.y, call.reduced, call.selection, moments);
+    };
     PlanRequest request;
     request.element_bytes =
         static_cast<std::int64_t>(std::max(size_of(call.x.dtype), call.y.given() ? size_of(call.y.dtype) : 0));
@@ -162,17 +174,14 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     const Nest loops = statistics_loops(nest);
 
     if (call.residual.given()) add_residual(call, table, plan.threads);
-    if (given) {
-        load_selected(call.given, call.selection, call.center, nest, cells.get());
+    if (call.given.given()) {
+        load_selected(call.given, call.selection, call.center, nest_of(call.given), cells.get());
     } else {
         const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
         selected_statistics(table, operands, call.selection, loops, plan.threads, cells.get(), squares);
     }
     if (call.moments.given()) {
-        OperandStrides of_output;
-        if (call.y.given()) of_output.set(op_y, own_strides(call.y));
-        const Nest output = make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output);
-        store_selected(call.moments, call.selection, output, cells.get(), squares);
+        store_selected(call.moments, call.selection, nest_of(call.moments), cells.get(), squares);
     }
     if (!call.y.given()) return;
     with_type(elements_of(call.x), [&]<class X>(X*) {

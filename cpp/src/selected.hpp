@@ -14,9 +14,14 @@
 
 namespace anynorm::detail {
 
-/// A nest that holds the views of a selection and of its moments; of weight2 in the place of op_grad_output.
-Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& selection, const MomentsView& moments,
+/// A nest that holds the views of a selection.
+Nest make_selected_nest(const TensorView& x, AxisSet reduced, const Selection& selection,
                         OperandStrides& strides) noexcept;
+
+/// A nest that holds the views of moments, of weight2 in the place of op_grad_output. Its cells are those of
+/// make_selected_nest() for the same y, which is optional.
+Nest make_moments_nest(const TensorView& x, const TensorView& y, AxisSet reduced, const Selection& selection,
+                       const MomentsView& moments) noexcept;
 
 /// Its loops as the statistics see them: those that Members are found along.
 Nest statistics_loops(const Nest& nest) noexcept;
@@ -26,10 +31,11 @@ Nest statistics_loops(const Nest& nest) noexcept;
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
                          const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2);
 
-/// Fills the cells of all groups from moments that the caller has.
+/// Fills the cells of all groups from moments that the caller has; `nest` is theirs.
 void load_selected(const MomentsView& given, const Selection& selection, bool center, const Nest& nest, Cell* cells);
 
-/// Writes the cells of all groups to where the caller wants them. `weight2` is nullptr where weights were not summed.
+/// Writes the cells of all groups to where the caller wants them; `nest` is that of the moments. `weight2` is nullptr
+/// where weights were not summed.
 void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, const Cell* cells,
                     const double* weight2) noexcept;
 

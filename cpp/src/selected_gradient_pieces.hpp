@@ -13,6 +13,7 @@ struct SelectedGradientCall {
     const GradientCall& of;
     const Selection& selection;
     const MomentsView& given;
+    const Nest& moments;  ///< that of the given ones
     Excluded excluded;
 };
 

@@ -123,7 +123,7 @@ class Run {
 
     void find_statistics() {
         if (call_.given.given()) {
-            load_selected(call_.given, call_.selection, call_.of.center, caller_, cells_);
+            load_selected(call_.given, call_.selection, call_.of.center, call_.moments, cells_);
         } else {
             const Nest loops = statistics_loops(caller_);
             const SelectedOperands operands{call_.of.x, elements_of(call_.selection.sample_weight), call_.of.center};

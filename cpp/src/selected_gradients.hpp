@@ -6,8 +6,8 @@
 
 namespace anynorm::detail {
 
-/// `nest` is that of make_selected_nest() for the given statistics, with grad_output, grad_input as op_y, parameters
-/// and gradients of parameters as well. Throws before anything is written: std::bad_alloc, or what Members throws.
+/// `nest` is that of make_selected_nest(), with grad_output, grad_input as op_y, parameters and gradients of parameters
+/// as well. Throws before anything is written: std::bad_alloc, or what Members throws.
 void run_selected_gradients(const Nest& nest, const SelectedGradientCall& call, int threads);
 
 }  // namespace anynorm::detail

@@ -185,11 +185,13 @@ void add_selection_strides(OperandStrides& strides, const Selection& selection, 
 GroupedMoments::GroupedMoments(const MomentsView& views, const Selection& selection) noexcept : first(views) {
     if (!selection.splits()) return;
     const auto step = [](const TensorView& view) { return view.given() ? view.strides[0] : 0; };
-    first = {first_of(views.count), first_of(views.mean), first_of(views.m2), first_of(views.weight2)};
+    first = {first_of(views.count), first_of(views.mean), first_of(views.m2), first_of(views.weight2),
+             first_of(views.mean_low)};
     count_step = step(views.count);
     mean_step = step(views.mean);
     m2_step = step(views.m2);
     weight2_step = step(views.weight2);
+    mean_low_step = step(views.mean_low);
 }
 
 void check_selected_statistics(const char* caller, const MomentsView& views, const Selection& selection,
@@ -206,12 +208,12 @@ void check_selected_output(const char* caller, const MomentsView& views, const S
     if (selection.splits()) check_group_axis(caller, views, selection, x);
     check_moments_output(caller, GroupedMoments(views, selection).first, x, reduced);
     const auto all = named(views);
-    for (int i = 0; i < 4; ++i) {
-        if (!all[i].view.given()) continue;
-        check_output(caller, all[i].what, all[i].view);
-        check_selection_apart(caller, all[i].what, all[i].view, selection);
-        for (int j = 0; j < i; ++j) {
-            if (all[j].view.given()) check_apart(caller, all[i].what, all[i].view, all[j].what, all[j].view);
+    for (const Named& each : all) {
+        if (!each.view.given()) continue;
+        check_output(caller, each.what, each.view);
+        check_selection_apart(caller, each.what, each.view, selection);
+        for (const Named* other = all.data(); other < &each; ++other) {
+            if (other->view.given()) check_apart(caller, each.what, each.view, other->what, other->view);
         }
     }
 }

@@ -34,7 +34,7 @@ void add_selection_strides(OperandStrides& strides, const Selection& selection, 
 /// segments they are as they are.
 struct GroupedMoments {
     MomentsView first;
-    std::int64_t count_step = 0, mean_step = 0, m2_step = 0, weight2_step = 0;
+    std::int64_t count_step = 0, mean_step = 0, m2_step = 0, weight2_step = 0, mean_low_step = 0;
 
     GroupedMoments(const MomentsView& views, const Selection& selection) noexcept;
 };

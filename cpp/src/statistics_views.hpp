@@ -13,6 +13,7 @@ inline void add_statistics_strides(OperandStrides& strides, const MomentsView& v
                                    AxisSet reduced) noexcept {
     if (views.count.given()) strides.set(op_count, statistics_strides(views.count, x, reduced));
     if (views.mean.given()) strides.set(op_mean, statistics_strides(views.mean, x, reduced));
+    if (views.mean_low.given()) strides.set(op_mean_low, statistics_strides(views.mean_low, x, reduced));
     if (views.m2.given()) strides.set(op_m2, statistics_strides(views.m2, x, reduced));
 }
 
@@ -31,6 +32,7 @@ inline void store_empty_moments(const MomentsView& out) noexcept {
     fill(out.mean, empty.mean);
     fill(out.m2, empty.m2);
     fill(out.weight2, empty.count);
+    fill(out.mean_low, empty.mean_low);
 }
 
 }  // namespace anynorm::detail

@@ -182,13 +182,15 @@ void check_moments_output(const char* caller, const MomentsView& out, const Tens
     if (!out.given()) return;
     check_statistics(caller, out, x, reduced);
     const auto views = named(out);
-    for (int i = 0; i < 4; ++i) {
-        if (!views[i].view.given()) continue;
-        if (views[i].view.dtype != DType::f64) {
-            fail(caller, std::string(views[i].what) + " of dtype float64", name(views[i].view.dtype));
+    for (const Named& each : views) {
+        if (!each.view.given()) continue;
+        if (each.view.dtype != DType::f64) {
+            fail(caller, std::string(each.what) + " of dtype float64", name(each.view.dtype));
         }
-        check_output(caller, views[i].what, views[i].view);
-        for (int j = 0; j < i; ++j) check_apart(caller, views[i].what, views[i].view, views[j].what, views[j].view);
+        check_output(caller, each.what, each.view);
+        for (const Named* other = views.data(); other < &each; ++other) {
+            check_apart(caller, each.what, each.view, other->what, other->view);
+        }
     }
 }
 

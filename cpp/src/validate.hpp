@@ -19,11 +19,12 @@ struct Named {
     const TensorView& view;
 };
 
-inline std::array<Named, 4> named(const MomentsView& views) noexcept {
+inline std::array<Named, 5> named(const MomentsView& views) noexcept {
     return {{{"moments.count", views.count},
              {"moments.mean", views.mean},
              {"moments.m2", views.m2},
-             {"moments.weight2", views.weight2}}};
+             {"moments.weight2", views.weight2},
+             {"moments.mean_low", views.mean_low}}};
 }
 
 [[noreturn, gnu::cold]] void fail(const char* caller, const std::string& expected, const std::string& got);

@@ -8,13 +8,14 @@
 constexpr std::int64_t columns = 2;
 using Statistics = std::array<anynorm::Moments, columns>;
 
-// An array of Moments as the three arrays that the library reads and writes.
-static_assert(sizeof(anynorm::Moments) == 3 * sizeof(double));
+// An array of Moments as the four arrays that the library reads and writes.
+static_assert(sizeof(anynorm::Moments) == 4 * sizeof(double));
 anynorm::MomentsView fields(Statistics& statistics) {
     anynorm::Moments* first = statistics.data();
-    return {.count = anynorm::view(&first->count, {columns}, {3}),
-            .mean = anynorm::view(&first->mean, {columns}, {3}),
-            .m2 = anynorm::view(&first->m2, {columns}, {3})};
+    return {.count = anynorm::view(&first->count, {columns}, {4}),
+            .mean = anynorm::view(&first->mean, {columns}, {4}),
+            .m2 = anynorm::view(&first->m2, {columns}, {4}),
+            .mean_low = anynorm::view(&first->mean_low, {columns}, {4})};
 }
 
 int main() {

@@ -48,7 +48,7 @@ def moments(
     Returns
     -------
     Moments
-        ``count``, ``mean``, ``m2``, and from them ``var()``, ``std()`` and ``rstd(eps)``; all in float64.
+        ``count``, ``mean`` and ``mean_low``, ``m2``, and from them ``var()``, ``std()`` and ``rstd(eps)``; all in float64.
 
     Raises
     ------

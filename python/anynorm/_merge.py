@@ -23,11 +23,12 @@ class Cells:
     count: FloatArray
     mean: FloatArray
     m2: FloatArray
-    weight2: FloatArray | None
+    mean_low: FloatArray
+    weight2: FloatArray | None = None
 
     def arrays(self) -> dict[str, FloatArray]:
-        """Return those that there are, by name."""
-        named = {"count": self.count, "mean": self.mean, "m2": self.m2}
+        """Return those that there are, by name; without weights in the order of `anynorm::Moments`."""
+        named = {"count": self.count, "mean": self.mean, "m2": self.m2, "mean_low": self.mean_low}
         return named if self.weight2 is None else named | {"weight2": self.weight2}
 
     def map(self, function: Callable[[FloatArray], FloatArray]) -> Cells:
@@ -37,24 +38,40 @@ class Cells:
 
 def cells(arrays: dict[str, FloatArray]) -> Cells:
     """Undo `Cells.arrays`."""
-    return Cells(arrays["count"], arrays["mean"], arrays["m2"], arrays.get("weight2"))
+    return Cells(**arrays)
+
+
+def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Add, and return what the rounding has lost as well (Knuth); 0 where the sum is not finite."""
+    total = a + b
+    part = total - a
+    lost = (a - (total - part)) + (b - part)
+    finite = np.isfinite(lost)
+    return total, lost if finite.all() else np.where(finite, lost, 0.0)
 
 
 def merged(a: Cells, b: Cells) -> Cells:
-    """Merge set by set, by Chan's formula."""
+    """Merge set by set, by Chan's formula; what the rounding of the means loses is carried along."""
     with np.errstate(all="ignore"):
         total = a.count + b.count
         share = b.count / total
-        delta = b.mean - a.mean
-        # An infinite mean stays what NumPy's mean of all elements is.
-        average = a.mean * (a.count / total) + b.mean * share
-        mean = np.where(np.isfinite(delta), a.mean + delta * share, average)
+        delta = (b.mean - a.mean) + (b.mean_low - a.mean_low)
+        mean, low = two_sum(a.mean, delta * share + a.mean_low)
+        near = np.isfinite(delta)
+        if not near.all():  # an infinite mean stays what NumPy's mean of all elements is
+            average = a.mean * (a.count / total) + b.mean * share
+            mean, low = np.where(near, mean, average), np.where(near, low, 0.0)
         m2 = a.m2 + b.m2 + delta * delta * (a.count * share)
     only_a, only_b = b.count == 0, a.count == 0
+
+    def one_of(of_a: FloatArray, of_b: FloatArray, of_both: FloatArray) -> FloatArray:
+        return np.where(only_a, of_a, np.where(only_b, of_b, of_both))
+
     return Cells(
         np.asarray(total),
-        np.where(only_a, a.mean, np.where(only_b, b.mean, mean)),
-        np.where(only_a, a.m2, np.where(only_b, b.m2, m2)),
+        one_of(a.mean, b.mean, mean),
+        one_of(a.m2, b.m2, m2),
+        one_of(a.mean_low, b.mean_low, low),
         None if a.weight2 is None and b.weight2 is None else np.asarray(_weight2(a) + _weight2(b)),
     )
 
@@ -66,7 +83,7 @@ def merged_along_first(sets: Cells) -> Cells:
     """
     if not len(sets.count):
         shape = sets.count.shape[1:]
-        return Cells(np.zeros(shape), np.full(shape, np.nan), np.zeros(shape), None)
+        return Cells(np.zeros(shape), np.full(shape, np.nan), np.zeros(shape), np.zeros(shape))
     while (n := len(sets.count)) > 1:
         pairs = merged(sets.map(lambda a: a[: len(a) - len(a) % 2 : 2]), sets.map(lambda a: a[1::2]))
         if n % 2:

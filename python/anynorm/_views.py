@@ -124,7 +124,7 @@ class Views:
 
 
 def _fields(moments: Moments) -> list[AnyArray]:
-    arrays = [moments._count, moments._mean, moments._m2]
+    arrays = [moments._count, moments._mean, moments._m2, moments._mean_low]
     return arrays if moments._weight2 is None else [*arrays, moments._weight2]
 
 

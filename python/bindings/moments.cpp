@@ -6,7 +6,7 @@ namespace {
 
 struct MomentsClass {
     py::object type, make;
-    PyObject *count, *mean, *m2, *weight2;
+    PyObject *count, *mean, *m2, *mean_low, *weight2;
 };
 
 // Found at the first call that needs it and not at import, since the package that defines it imports this module.
@@ -20,6 +20,7 @@ const MomentsClass& moments_class() {
                                 PyUnicode_InternFromString("_count"),
                                 PyUnicode_InternFromString("_mean"),
                                 PyUnicode_InternFromString("_m2"),
+                                PyUnicode_InternFromString("_mean_low"),
                                 PyUnicode_InternFromString("_weight2")};
         })
         .get_stored();
@@ -70,17 +71,19 @@ void GivenMoments::read(PyObject* object, const Argument& argument, MomentsView&
     count_ = read_attribute(object, known.count, argument, written, view.count);
     mean_ = read_attribute(object, known.mean, argument, written, view.mean);
     m2_ = read_attribute(object, known.m2, argument, written, view.m2);
+    mean_low_ = read_attribute(object, known.mean_low, argument, written, view.mean_low);
 }
 
 NewMoments::NewMoments(std::span<const std::int64_t> shape, MomentsView& view, bool weighted)
     : count_(empty(shape, DType::f64, view.count)),
       mean_(empty(shape, DType::f64, view.mean)),
       m2_(empty(shape, DType::f64, view.m2)),
+      mean_low_(empty(shape, DType::f64, view.mean_low)),
       weight2_(weighted ? empty(shape, DType::f64, view.weight2) : py::object()) {}
 
 py::object NewMoments::wrap() const {
-    PyObject* const arrays[] = {count_.ptr(), mean_.ptr(), m2_.ptr(), weight2_.ptr()};
-    PyObject* result = PyObject_Vectorcall(moments_class().make.ptr(), arrays, weight2_ ? 4 : 3, nullptr);
+    PyObject* const arrays[] = {count_.ptr(), mean_.ptr(), m2_.ptr(), mean_low_.ptr(), weight2_.ptr()};
+    PyObject* result = PyObject_Vectorcall(moments_class().make.ptr(), arrays, weight2_ ? 5 : 4, nullptr);
     if (!result) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(result);
 }

@@ -6,23 +6,23 @@
 
 namespace anynorm::python {
 
-/// The three arrays of an anynorm.Moments that the caller gave, kept alive for the length of the call.
+/// The arrays of an anynorm.Moments that the caller gave, kept alive for the length of the call.
 class GivenMoments {
   public:
     void read(PyObject* object, const Argument& argument, MomentsView& view, bool written = false);
 
   private:
-    py::object count_, mean_, m2_;
+    py::object count_, mean_, m2_, mean_low_;
 };
 
-/// Three new float64 arrays for the core to write, four with weights, and the anynorm.Moments made of them.
+/// Four new float64 arrays for the core to write, five with weights, and the anynorm.Moments made of them.
 class NewMoments {
   public:
     NewMoments(std::span<const std::int64_t> shape, MomentsView& view, bool weighted = false);
     py::object wrap() const;
 
   private:
-    py::object count_, mean_, m2_, weight2_;
+    py::object count_, mean_, m2_, mean_low_, weight2_;
 };
 
 /// The lengths of a new array.

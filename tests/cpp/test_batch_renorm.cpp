@@ -191,8 +191,9 @@ TYPED_TEST(BatchRenormOf, GivenMomentsAreThoseOfTheBatch) {
     Operands<TypeParam> o;
     for (const bool keeps_axes : {false, true}) {
         const Shape of_statistics = keeps_axes ? Shape{1, channels, 1, 1} : Shape{channels};
-        Tensor<double> count(of_statistics), mean(of_statistics), m2(of_statistics), returned({channels});
-        const MomentsView batch{count.view(), mean.view(), m2.view()};
+        Tensor<double> count(of_statistics), mean(of_statistics), m2(of_statistics), mean_low(of_statistics),
+            returned({channels});
+        const MomentsView batch{count.view(), mean.view(), m2.view(), {}, mean_low.view()};
         moments(o.x.view(), {{0, 2, 3}}, batch);
         batch_renorm(o.x.view(), o.y.view(), o.options());
         const auto expected = o.y.values();

@@ -23,10 +23,18 @@ struct Arrays {
     std::vector<double> weight = numbers(24, 3.5), bias = numbers(24, 4.5);
     std::vector<float> running_mean = std::vector<float>(24, 5.5f), running_var = std::vector<float>(24, 6.5f);
     std::vector<double> count = numbers(48, 7.5), mean = numbers(48, 8.5), m2 = numbers(48, 9.5);
+    std::vector<double> mean_low = numbers(48, 1e-17);
     std::vector<float> f32_moments = std::vector<float>(48, 10.5f);
 
     TensorView x_view() { return view(x.data(), {2, 6, 4}); }
     TensorView y_view() { return view(y.data(), {2, 6, 4}); }
+    MomentsView rows() {
+        return {view(count.data(), {2, 6}),
+                view(mean.data(), {2, 6}),
+                view(m2.data(), {2, 6}),
+                {},
+                view(mean_low.data(), {2, 6})};
+    }
     TensorView of_channels(std::vector<double>& values) { return view(values.data(), {6}); }
     TensorView of_channels(std::vector<float>& values) { return view(values.data(), {6}); }
     RunningStatistics running(double momentum = 0.1) {
@@ -204,7 +212,41 @@ const Row table[] = {
                                     view(a.m2.data(), {2, 6})};
          normalize(a.x_view(), {{2}}, a.y_view(), {.given = given, .moments = {{}, given.mean, {}}});
      }},
+    {"mean_low_of_other_shape", "moments: expected moments.mean_low of shape (2, 6), got (6, 2)",
+     [](Arrays& a) { moments(a.x_view(), {{2}}, {.mean_low = view(a.mean_low.data(), {6, 2})}); }},
+    {"mean_low_of_float32", "moments: expected moments.mean_low of dtype float64, got float32",
+     [](Arrays& a) { moments(a.x_view(), {{2}}, {.mean_low = view(a.f32_moments.data(), {2, 6})}); }},
+    {"mean_low_overlaps_mean",
+     "layer_norm: expected moments.mean_low apart from moments.mean, got arrays that share memory",
+     [](Arrays& a) {
+         MomentsView views = a.rows();
+         views.mean_low = views.mean;
+         layer_norm(a.x_view(), a.y_view(), {2}, {.moments = views});
+     }},
+    {"mean_low_overlaps_given",
+     "normalize: expected moments.mean apart from the given mean_low, got arrays that share memory",
+     [](Arrays& a) {
+         const MomentsView given = a.rows();
+         normalize(a.x_view(), {{2}}, a.y_view(), {.given = given, .moments = {.mean = given.mean_low}});
+     }},
     // given moments
+    {"mean_low_alone", "normalize: expected given moments with count, mean and m2, got some of them",
+     [](Arrays& a) { normalize(a.x_view(), {{2}}, a.y_view(), {.given = {.mean_low = a.rows().mean_low}}); }},
+    {"given_mean_low_of_other_shape", "normalize: expected moments.mean_low of shape (2, 6), got (12,)",
+     [](Arrays& a) {
+         MomentsView given = a.rows();
+         given.mean_low = view(a.mean_low.data(), {12});
+         normalize(a.x_view(), {{2}}, a.y_view(), {.given = given});
+     }},
+    {"given_mean_low_is_output", "normalize: expected moments.mean_low apart from output, got arrays that share memory",
+     [](Arrays& a) {
+         MomentsView given = {view(a.count.data(), {4}),
+                              view(a.mean.data(), {4}),
+                              view(a.m2.data(), {4}),
+                              {},
+                              view(a.mean_low.data(), {4})};
+         normalize(view(a.x.data(), {4, 6}), {{1}}, view(a.mean_low.data(), {4, 6}), {.given = given});
+     }},
     {"given_in_part", "normalize: expected given moments with count, mean and m2, got some of them",
      [](Arrays& a) {
          normalize(a.x_view(), {{2}}, a.y_view(),

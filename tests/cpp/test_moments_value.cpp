@@ -33,6 +33,7 @@ void expect_same(const Moments& a, const Moments& b) {
     EXPECT_EQ(bits(a.count), bits(b.count));
     EXPECT_EQ(bits(a.mean), bits(b.mean));
     EXPECT_EQ(bits(a.m2), bits(b.m2));
+    EXPECT_EQ(bits(a.mean_low), bits(b.mean_low));
 }
 
 TEST(Moments, EmptyHasNoMeanAndNoVariance) {
@@ -88,33 +89,48 @@ struct NamedMean {
 class MomentsAtMean : public testing::TestWithParam<NamedMean> {};
 INSTANTIATE_TEST_SUITE_P(, MomentsAtMean,
                          testing::Values(NamedMean{"0", 0}, NamedMean{"1", 1}, NamedMean{"minus_1e4", -1e4},
-                                         NamedMean{"1e8", 1e8}),
+                                         NamedMean{"1e8", 1e8}, NamedMean{"minus_1e12", -1e12}),
                          [](const auto& info) { return info.param.name; });
 
-/// The mean is kept to half a unit in its last place, 1e-16 of it, and that is what a deviation of 1 is off by.
-double m2_tolerance(double mean) { return 1e-13 + 1e-16 * std::fabs(mean); }
+/// The moments of data around `mean`, which is taken from them exactly; the mean is what remains.
+ExactMoments exact_about(double mean, std::vector<double> x) {
+    for (double& value : x) value -= mean;
+    return exact(x);
+}
+
+void expect_near(const Moments& moments, double mean, const ExactMoments& expected, double tolerance) {
+    EXPECT_EQ(moments.count, static_cast<double>(expected.count));
+    EXPECT_NEAR((moments.mean - mean) + moments.mean_low, static_cast<double>(expected.mean), tolerance);
+    EXPECT_NEAR(moments.m2 / static_cast<double>(expected.m2), 1, tolerance);
+}
 
 TEST_P(MomentsAtMean, PushAgreesWithTwoPasses) {
     const double mean = GetParam().mean;
     const std::vector<double> x = data_at(mean, 1000);
-    const ExactMoments expected = exact(x);
-    const Moments moments = pushed(x);
-    EXPECT_EQ(moments.count, 1000);
-    EXPECT_NEAR(moments.mean, static_cast<double>(expected.mean), 1e-14 * std::max(1.0, std::fabs(mean)));
-    EXPECT_NEAR(moments.m2 / static_cast<double>(expected.m2), 1, m2_tolerance(mean));
+    expect_near(pushed(x), mean, exact_about(mean, x), 1e-14);
 }
 
 TEST_P(MomentsAtMean, MergeOfPartsAgreesWithTwoPasses) {
     const double mean = GetParam().mean;
     const std::vector<double> x = data_at(mean, 1000);
-    const ExactMoments expected = exact(x);
+    const ExactMoments expected = exact_about(mean, x);
     for (std::int64_t cut : {1, 17, 500, 999}) {
+        SCOPED_TRACE(cut);
         Moments all = pushed({x.begin(), x.begin() + cut});
         all.merge(pushed({x.begin() + cut, x.end()}));
-        EXPECT_EQ(all.count, 1000);
-        EXPECT_NEAR(all.mean, static_cast<double>(expected.mean), 1e-14 * std::max(1.0, std::fabs(mean)));
-        EXPECT_NEAR(all.m2 / static_cast<double>(expected.m2), 1, m2_tolerance(mean)) << "cut at " << cut;
+        expect_near(all, mean, expected, 1e-14);
     }
+}
+
+TEST_P(MomentsAtMean, MergeOfManyPartsAgreesWithTwoPasses) {
+    const double mean = GetParam().mean;
+    const std::vector<double> x = data_at(mean, 1000);
+    Moments all;
+    for (std::int64_t from = 0; from < 1000; from += 8) {
+        Moments part = pushed({x.begin() + from, x.begin() + from + 8});
+        all.merge(part);
+    }
+    expect_near(all, mean, exact_about(mean, x), 1e-14);
 }
 
 TEST(Moments, MergeKeepsTheDistanceOfTheMeans) {
@@ -130,6 +146,7 @@ TEST(Moments, EqualElementsHaveNoVariance) {
         moments.merge(pushed(numbers(7, value)));
         EXPECT_EQ(moments.mean, value);
         EXPECT_EQ(moments.m2, 0);
+        EXPECT_EQ(moments.mean_low, 0);
     }
 }
 
@@ -150,6 +167,7 @@ TEST(Moments, InfinityLeavesNoVariance) {
     EXPECT_TRUE(std::isnan(pushed({infinity}).variance()));
     EXPECT_EQ(pushed({-infinity}).mean, -infinity);
     EXPECT_EQ(pushed({1, infinity, 2}).mean, infinity);
+    EXPECT_EQ(pushed({0.1, 0.3, infinity, 2}).mean_low, 0);
     EXPECT_EQ(pushed({infinity, infinity}).mean, infinity);
     EXPECT_TRUE(std::isnan(pushed({infinity, infinity}).variance()));
     EXPECT_TRUE(std::isnan(pushed({1, infinity, 2}).variance()));

@@ -56,29 +56,37 @@ TEST(MomentsCall, ShapesWithAndWithoutTheReducedAxes) {
     }
 }
 
-TEST(MomentsCall, AnArrayOfMomentsIsThreeViewsOfStrideThree) {
+TEST(MomentsCall, AnArrayOfMomentsIsFourViewsOfStrideFour) {
     Tensor<double> x = sample<double>({4, 100});
     std::vector<Moments> sets(4);
     moments(x.view(), {{-1}},
-            {view(&sets[0].count, {4}, {3}), view(&sets[0].mean, {4}, {3}), view(&sets[0].m2, {4}, {3})});
+            {.count = view(&sets[0].count, {4}, {4}),
+             .mean = view(&sets[0].mean, {4}, {4}),
+             .m2 = view(&sets[0].m2, {4}, {4}),
+             .mean_low = view(&sets[0].mean_low, {4}, {4})});
+    Tensor<double> low({4});
+    moments(x.view(), {{-1}}, {.mean_low = low.view()});
     for (std::int64_t row = 0; row < 4; ++row) {
         Moments expected;
         for (std::int64_t i = 0; i < 100; ++i) expected.push(x[row * 100 + i]);
         EXPECT_EQ(at(sets, row).count, 100);
         EXPECT_NEAR(at(sets, row).mean, expected.mean, 1e-14);
+        EXPECT_EQ(at(sets, row).mean_low, low[row]);
         EXPECT_NEAR(at(sets, row).variance(1), expected.variance(1), 1e-14);
     }
 }
 
 TEST(MomentsCall, EachOutputIsOptional) {
     Tensor<float> x = sample({4, 10});
-    Tensor<double> all[3] = {Tensor<double>({4}), Tensor<double>({4}), Tensor<double>({4})};
-    moments(x.view(), {{1}}, {all[0].view(), all[1].view(), all[2].view()});
+    Tensor<double> all[4] = {Tensor<double>({4}), Tensor<double>({4}), Tensor<double>({4}), Tensor<double>({4})};
+    moments(x.view(), {{1}}, {all[0].view(), all[1].view(), all[2].view(), {}, all[3].view()});
     moments(x.view(), {{1}}, {});
-    for (std::size_t only = 0; only < 3; ++only) {
+    TensorView MomentsView::* const members[] = {&MomentsView::count, &MomentsView::mean, &MomentsView::m2,
+                                                 &MomentsView::mean_low};
+    for (std::size_t only = 0; only < 4; ++only) {
         Tensor<double> out({4});
         MomentsView views;
-        (only == 0 ? views.count : only == 1 ? views.mean : views.m2) = out.view();
+        views.*members[only] = out.view();
         moments(x.view(), {{1}}, views);
         EXPECT_EQ(different_bits(out.values(), all[only].values()), 0);
     }

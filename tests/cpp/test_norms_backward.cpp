@@ -321,6 +321,13 @@ const Row table[] = {
          normalize_backward(a.dy_view(), a.x_view(), {{}}, {view(a.mean.data(), {2, 6, 4}), {}, {}},
                             {.given = a.given({2, 6, 4})});
      }},
+    {"grad_input_is_a_given_mean_low",
+     "normalize_backward: expected grad_input apart from the given mean_low, got arrays that share memory",
+     [](Arrays& a) {
+         MomentsView given = a.given({2, 6, 4});
+         given.mean_low = view(a.dx.data(), {2, 6, 4});
+         normalize_backward(a.dy_view(), a.x_view(), {{}}, {a.dx_view(), {}, {}}, {.given = given});
+     }},
     // options
     {"eps_negative", "layer_norm_backward: expected eps of at least 0, got -1",
      [](Arrays& a) { layer_norm_backward(a.dy_view(), a.x_view(), {2}, {a.dx_view(), {}, {}}, {.eps = -1}); }},

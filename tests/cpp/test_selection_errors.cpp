@@ -129,6 +129,16 @@ const Row table[] = {
      [](Arrays& a) {
          moments(a.x_view(), {{0}, a.by_label()}, {view(a.count.data(), {3, 4}), view(a.count.data(), {3, 4}), {}});
      }},
+    {"mean_low_without_groups", "normalize: expected moments.mean_low with a first axis of length 3, got shape (4,)",
+     [](Arrays& a) {
+         normalize(a.x_view(), {{0}, a.by_label()}, a.y_view(), {.moments = {.mean_low = view(a.mean.data(), {4})}});
+     }},
+    {"mean_low_that_overlaps",
+     "moments: expected moments.mean_low apart from moments.mean, got arrays that share memory",
+     [](Arrays& a) {
+         const TensorView mean = view(a.mean.data(), {3, 4});
+         moments(a.x_view(), {{0}, a.by_label()}, {.mean = mean, .mean_low = mean});
+     }},
     {"given_in_part", "normalize: expected given moments with count, mean and m2, got some of them",
      [](Arrays& a) {
          normalize(a.x_view(), {{0}, a.by_label()}, a.y_view(), {.given = {{}, view(a.mean.data(), {3, 4}), {}}});

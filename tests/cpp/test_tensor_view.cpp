@@ -16,7 +16,7 @@ namespace anynorm {
 namespace {
 
 static_assert(std::is_trivially_copyable_v<TensorView>);
-static_assert(std::is_trivially_copyable_v<Moments> && sizeof(Moments) == 24);
+static_assert(std::is_trivially_copyable_v<Moments> && sizeof(Moments) == 32);
 static_assert(dtype_of<const float>() == DType::f32 && dtype_of<double>() == DType::f64);
 
 template <class Call>

@@ -29,7 +29,7 @@ def extra(call):
         control.write("5")
     before = peak()
     result = call()
-    returned = 3 * result.count.nbytes if isinstance(result, anynorm.Moments) else 0
+    returned = 4 * result.count.nbytes if isinstance(result, anynorm.Moments) else 0
     return peak() - before - returned
 """
 

@@ -16,8 +16,9 @@ struct NormalizeOptions {
     double eps = 1e-5;
     /// false holds the mean at 0, as RMSNorm does.
     bool center = true;
-    /// Statistics to use instead of those of x: all three views, float32 or float64, shaped as in `moments`. The
+    /// Statistics to use instead of those of x: count, mean and m2, float32 or float64, shaped as in `moments`. The
     /// variance is m2 / count, so a known variance is given as m2 with a count of 1 (a view of one 1.0 with stride 0).
+    /// With `mean_low` those of x itself give the bits of a call without; where it is left out, it is 0.
     MomentsView given{};
     /// Where to write the statistics that were used: float64 views, each optional.
     MomentsView moments{};

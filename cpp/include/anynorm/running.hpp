@@ -42,8 +42,9 @@ struct RunningStatistics {
     std::int64_t* num_batches = nullptr;
 
     /// The moments of all data so far, to each of which those of the batch are merged: exact where an average over
-    /// batches is not, because it leaves out how far their means are apart. Float64 views of shape (C), all three or
-    /// none; with or without `mean` and `var`. Zeros in `count` begin a new one.
+    /// batches is not, because it leaves out how far their means are apart. Float64 views of shape (C): count, mean and
+    /// m2, all three or none, and mean_low or not, without which a mean that is large against the deviation costs
+    /// digits; with or without `mean` and `var`. Zeros in `count` begin a new one.
     MomentsView pooled{};
 
     NonFinite nonfinite = NonFinite::skip;
@@ -61,8 +62,8 @@ struct RunningUpdate {
 /// or of a batch_norm() that was called without running statistics.
 ///
 /// @param running     what to update; `mean` and `var`, or `pooled`, or all.
-/// @param moments     float32 or float64, all three views of shape (C), or (N, C), over whose N sets the mean and the
-///                    variance are averaged, as instance norm does.
+/// @param moments     float32 or float64, count, mean and m2, and mean_low or not, of shape (C), or (N, C), over whose
+///                    N sets the mean and the variance are averaged, as instance norm does.
 /// @param one_element raise: refuse moments with a count that is not above `correction`, which have no variance.
 ///                    bias: leave the running mean and variance of such a channel as they are.
 /// @throws std::invalid_argument for shapes, dtypes and numbers that do not fit, for no momentum without num_batches,

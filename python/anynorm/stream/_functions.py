@@ -70,9 +70,8 @@ def moments(
 
     Notes
     -----
-    Needs `chunk_bytes`, and about 100 bytes for every set; for data whose mean is beyond 32 deviations a chunk in
-    float64 as well, which finds what the rounding of a mean has lost. Where the axes are such that sets lie within a
-    chunk, as in layer norm, the result has as many sets as the data.
+    Needs `chunk_bytes`, and about 100 bytes for every set. Where the axes are such that sets lie within a chunk, as in
+    layer norm, the result has as many sets as the data.
 
     Sources: Chan, Golub, LeVeque, The American Statistician 37 (1983); the low parts of sums are kept as in Knuth, The
     Art of Computer Programming 2, 4.2.2.
@@ -97,9 +96,8 @@ def moments(
                     moments_of(block.data, job.axes, keepdims=keepdims, num_threads=num_threads)._cells
                     for block in blocks
                 ]
-            return Moments._wrap(
-                *(np.concatenate([getattr(part, name) for part in parts]) for name in ("count", "mean", "m2"))
-            )
+            fields = ("count", "mean", "m2", "mean_low")
+            return Moments._wrap(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
         return sum_up(job, statistics).moments(job.source.order, job.axes, keepdims, center=True)
 
 
@@ -167,8 +165,8 @@ def normalize(
     Notes
     -----
     Two passes, or one where every set lies within a chunk; the bits are those of `anynorm.normalize` then. Otherwise
-    they are those of `anynorm.normalize` with the moments of the first pass, but for float64 data whose mean is beyond
-    32 deviations: they keep the digits that given moments lack. Memory as for `moments`, and `chunk_bytes` for results.
+    they are those of `anynorm.normalize` with the moments of the first pass. Memory as for `moments`, and `chunk_bytes`
+    for results.
 
     Examples
     --------

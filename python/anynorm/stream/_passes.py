@@ -12,13 +12,12 @@ from typing import Any, Self, SupportsIndex, TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from anynorm._merge import Cells, FloatArray
+from anynorm._merge import Cells
 from anynorm._moments import Moments
 from anynorm._progress import ByteProgress, Report
 from anynorm.functional import moments as moments_of
 from anynorm.functional import normalize as normalize_one
 from anynorm.stream._accumulator import Accumulator
-from anynorm.stream._far import deviations, far, lost_part
 from anynorm.stream._interrupts import Uninterrupted
 from anynorm.stream._slabs import broadcast_index
 from anynorm.stream._sources import Array, Block, Source
@@ -96,11 +95,10 @@ def sum_up(job: Job, statistics: Path | None) -> Accumulator:
         with job.blocks("statistics", start) as blocks:
             for block in blocks:
                 part = moments_of(block.data, axes, keepdims=True, num_threads=job.num_threads)
-                low = lost_part(block.data, axes, part, job.num_threads)
                 where = tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(block.index))
                 with Uninterrupted():
                     consistent = False
-                    total.add(where, part, low)
+                    total.add(where, part)
                     done, consistent = block.done, True
                 if file is not None and file.due():
                     save(done)
@@ -132,7 +130,6 @@ class Normalizer:
         self._weight = self._placed("weight", parameters["weight"])
         self._bias = self._placed("bias", parameters["bias"])
         self._cells = None if moments is None else self._placed_moments(moments)
-        self._low: FloatArray | None = None
         one = np.zeros((1,) * self._rank, job.source.dtype)
         first = (slice(0, 1),) * self._rank
         self.dtype = self._normalized(Block(first, one, 1), dtype=dtype).dtype
@@ -141,8 +138,6 @@ class Normalizer:
         """Take the moments of the first pass."""
         moments = total.moments(self._job.source.order, self._job.axes, keepdims=True, center=center)
         self._cells = self._placed_moments(moments)
-        if center and np.float64 in (self._job.source.dtype, self.dtype):  # float32 results do not show it
-            self._low = total.arrays["mean_low"]
 
     def write(self, block: Block, out: Array) -> None:
         """Write the result of a block."""
@@ -153,19 +148,14 @@ class Normalizer:
         return self._normalized(block, dtype=self.dtype)
 
     def _normalized(self, block: Block, **where: Any) -> Array:
-        data, axes = block.data, self._job.ordered_axes
         options: dict[str, Any] = {}
         for name, parameter in (("weight", self._weight), ("bias", self._bias)):
             if parameter is not None:
                 options[name] = parameter[broadcast_index(parameter.shape, block.index)]
         if self._cells is not None:
             index = broadcast_index(self._cells.count.shape, block.index)
-            sets = self._cells.map(lambda array: array[index])
-            if self._low is not None and far(sets):
-                data = deviations(data, axes, sets.mean, self._job.num_threads)
-                sets = Cells(sets.count, self._low[index], sets.m2, None)
-            options["moments"] = Moments._of(sets)
-        y: Array = normalize_one(data, axes, **self._options, **options, **where)
+            options["moments"] = Moments._of(self._cells.map(lambda array: array[index]))
+        y: Array = normalize_one(block.data, self._job.ordered_axes, **self._options, **options, **where)
         return y
 
     def _placed(self, name: str, parameter: npt.ArrayLike | None) -> Array | None:

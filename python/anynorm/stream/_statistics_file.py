@@ -48,7 +48,7 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
     ----------
     path : path
         What `moments` or `normalize` wrote to `statistics`; or any .npz file with arrays ``count``, ``mean`` and
-        ``m2``, and ``weight2`` or not.
+        ``m2``, and ``mean_low`` and ``weight2`` or not.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
     if not about.get("complete", True):
         share = about["done"] / max(about["elements"], 1)
         raise ValueError(f"expected finished statistics, got {path} with {share:.0%} of the data")
-    return Moments(arrays["count"], arrays["mean"], arrays["m2"], arrays.get("weight2"))
+    return Moments(arrays["count"], arrays["mean"], arrays["m2"], arrays.get("weight2"), arrays.get("mean_low"))
 
 
 class StatisticsFile:
