@@ -36,21 +36,62 @@ void add_residual(const SelectedCall& call, const kernels::KernelTable& table, i
     });
 }
 
+/// The coefficients of all sets, in the type that a call computes in.
+class SelectedCoefficients {
+  public:
+    SelectedCoefficients(const SelectedCall& call, const kernels::KernelTable& table, std::int64_t sets)
+        : table_(table), eps_(call.eps), sets_(call.y.given() ? sets : 0) {
+        if (call.x.dtype == DType::f64 || call.y.dtype == DType::f64) {
+            doubles_ = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(3 * sets_));
+        } else {
+            floats_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(3 * sets_));
+        }
+    }
+
+    /// From the cells of the sets from `first` on.
+    void fill(std::int64_t first, std::int64_t count, const Cell* cells) const noexcept {
+        const auto from = [&](const auto& kernels, const auto& to) {
+            kernels.coefficients(cells, count, eps_, to.mean + first, to.mean_lo + first, to.rstd + first);
+        };
+        if (sets_ == 0) return;
+        if (doubles_ != nullptr) {
+            from(table_.f64, get<double>());
+        } else {
+            from(table_.f32, get<float>());
+        }
+    }
+
+    template <class C>
+    Coefficients<C> get() const noexcept {
+        C* memory;
+        if constexpr (std::is_same_v<C, double>) {
+            memory = doubles_.get();
+        } else {
+            memory = floats_.get();
+        }
+        return {memory, memory + sets_, memory + 2 * sets_};
+    }
+
+  private:
+    const kernels::KernelTable& table_;
+    double eps_;
+    std::int64_t sets_;
+    std::unique_ptr<double[]> doubles_;
+    std::unique_ptr<float[]> floats_;
+};
+
 /// A is the type of x and y, or the one to compute in.
 template <class A>
-void apply_selected(const SelectedCall& call, const Nest& nest, const Cell* cells, const Plan& plan,
+void apply_selected(const SelectedCall& call, const Nest& nest, const SelectedCoefficients& sets, const Plan& plan,
                     const kernels::KernelTable& table) {
     using C = kernels::Compute<A>;
     const kernels::Kernels<A>& kernels = kernels_for<A>(table);
-    const std::int64_t group_cells = nest.cells(), sets = group_cells * group_count(call.selection);
-    const auto memory = std::make_unique_for_overwrite<C[]>(static_cast<std::size_t>(3 * sets));
-    const Coefficients<C> coefficients{memory.get(), memory.get() + sets, memory.get() + 2 * sets};
-    kernels.coefficients(cells, sets, call.eps, coefficients.mean, coefficients.mean_lo, coefficients.rstd);
+    const Coefficients<C> coefficients = sets.get<C>();
     C one = 1, zero = 0;
     SelectedApply apply{{elements_of(call.x), elements_of(call.y), {&one, stored_as<C>()}, {&zero, stored_as<C>()}},
                         call.selection,
                         call.excluded,
-                        group_cells};
+                        nest.cells()};
     if (call.weight.given()) apply.operands.weight = elements_of(call.weight);
     if (call.bias.given()) apply.operands.bias = elements_of(call.bias);
     apply.operands.epilogue = call.epilogue;
@@ -90,12 +131,12 @@ void load_selected(const MomentsView& given, const Selection& selection, bool ce
     }
 }
 
-void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, const Cell* cells,
-                    const double* weight2) noexcept {
+void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, std::int64_t first,
+                    std::int64_t count, const Cell* cells, const double* weight2) noexcept {
     if (!out.given()) return;
     const GroupedMoments grouped(out, selection);
     const Nest kept = kept_loops(nest);
-    for (std::int64_t group = 0; group < group_count(selection); ++group) {
+    for (std::int64_t group = first; group < first + count; ++group) {
         walk(kept, kept.depth, [&](const std::int64_t* offset) {
             store_at(grouped.first.count, offset[op_count] + group * grouped.count_step, cells->count);
             store_at(grouped.first.mean, offset[op_mean] + group * grouped.mean_step, cells->mean);
@@ -108,16 +149,15 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
 }
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
-                         const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2) {
-    if (weight2 == nullptr && are_grouped_columns(selection, loops) && !labels_rise(selection, loops) &&
-        grouped_columns(table, operands, selection, loops, threads, cells)) {
-        return;
+                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink) {
+    if (are_grouped_columns(selection, loops) && !labels_rise(selection, loops)) {
+        return grouped_columns(table, operands, selection, loops, threads, sink);
     }
-    if (weight2 == nullptr && are_masked_columns(selection, loops)) {
-        return masked_columns(table, operands, selection, loops, threads, cells);
+    if (are_masked_columns(selection, loops)) {
+        return masked_columns(table, operands, selection, loops, threads, sink);
     }
     const Members members(selection, loops, threads);
-    selected_moments(table, operands, loops, members, threads, cells, weight2);
+    selected_moments(table, operands, loops, members, threads, sink);
 }
 
 namespace {
@@ -131,8 +171,8 @@ void run_empty(const SelectedCall& call) {
     if (cells.empty()) return;
     load_selected(call.given, call.selection, true, nest, cells.data());
     store_selected(call.moments, call.selection,
-                   make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output), cells.data(),
-                   nullptr);
+                   make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output), 0,
+                   group_count(call.selection), cells.data(), nullptr);
 }
 
 }  // namespace
@@ -154,35 +194,34 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     request.threads = threads.count();
     const Plan plan = make_plan(nest, request);
     threads.keep(plan.threads);
-    const std::int64_t sets = nest.cells() * group_count(call.selection);
-    const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(sets));
-    std::vector<double> weight2(
-        static_cast<std::size_t>(call.moments.weight2.given() && call.selection.sample_weight.given() ? sets : 0));
-    double* const squares = weight2.empty() ? nullptr : weight2.data();
-    const Nest loops = statistics_loops(nest);
+    const std::int64_t groups = group_count(call.selection), group_cells = nest.cells();
+    const SelectedCoefficients coefficients(call, table, groups * group_cells);
+    OperandStrides of_output;
+    if (call.y.given()) of_output.set(op_y, own_strides(call.y));
+    const Nest output = make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output);
+    const auto take = [&](std::int64_t first, std::int64_t count, const Cell* cells, const double* squares) {
+        store_selected(call.moments, call.selection, output, first, count, cells, squares);
+        coefficients.fill(first * group_cells, count * group_cells, cells);
+    };
 
     if (call.residual.given()) add_residual(call, table, plan.threads);
     if (given) {
+        const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(groups * group_cells));
         load_selected(call.given, call.selection, call.center, nest, cells.get());
+        take(0, groups, cells.get(), nullptr);
     } else {
         const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
-        selected_statistics(table, operands, call.selection, loops, plan.threads, cells.get(), squares);
-    }
-    if (call.moments.given()) {
-        OperandStrides of_output;
-        if (call.y.given()) of_output.set(op_y, own_strides(call.y));
-        const Nest output = make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output);
-        store_selected(call.moments, call.selection, output, cells.get(), squares);
+        selected_statistics(table, operands, call.selection, statistics_loops(nest), plan.threads, take);
     }
     if (!call.y.given()) return;
     with_type(elements_of(call.x), [&]<class X>(X*) {
         if constexpr (!std::is_same_v<X, double>) {
-            if (call.y.dtype == DType::f64) return apply_selected<double>(call, nest, cells.get(), plan, table);
+            if (call.y.dtype == DType::f64) return apply_selected<double>(call, nest, coefficients, plan, table);
         }
         if (call.x.dtype != call.y.dtype || call.epilogue.given()) {
-            return apply_selected<kernels::Compute<X>>(call, nest, cells.get(), plan, table);
+            return apply_selected<kernels::Compute<X>>(call, nest, coefficients, plan, table);
         }
-        apply_selected<X>(call, nest, cells.get(), plan, table);
+        apply_selected<X>(call, nest, coefficients, plan, table);
     });
 }
 
