@@ -13,12 +13,14 @@
 namespace anynorm::detail {
 namespace {
 
-// Sums of 24 bytes a set. Of a bucket: half of an L2 of 512 KB. Without buckets more: what spills into the last cache
-// takes less time than to sort the labels and to fetch rows from all over memory.
-constexpr std::int64_t bucket_bytes = 256 * 1024, sums_bytes = 1024 * 1024;
+// Sums of 24 bytes a set. Those of a bucket fit an L2. Without buckets they may be more: what spills into the last
+// cache takes less time than to sort the labels and to fetch rows from all over memory. But many of them are as many
+// cells to each part of the rows, so that more than two threads are better off with buckets.
+constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 1024 * 1024, cached_bytes = 8 * 1024 * 1024;
+constexpr int threads_of_one = 2;
 // Sums of one row that leave room in L2 for a few more; wider rows are compacted in strips.
 constexpr std::int64_t row_bytes = 64 * 1024;
-// The rows of a block bound the cancellation in m2; the sums of a group are looked at after every stretch of rows.
+// Rows of a block are added one to the other: 256 roundings of m2, and the cancellation in it, are below 1e-14.
 constexpr std::int64_t block_rows = 256, stretch_rows = 256;
 // Rows of a bucket are copied together, so that one call of the kernel sees many of them: half of an L1 at a time. A
 // row of 1 KB is worth a call of its own.
@@ -125,21 +127,25 @@ class GroupedRows {
         return panel_.data();
     }
 
+    /// Adds n rows. A block that is full is finished before its group has more, so that it does not matter which other
+    /// groups have rows among its own.
     void add(const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
-        std::int32_t most = 0;
+        std::int64_t from = 0;
+        const auto sum_until = [&](std::int64_t to) {
+            kernels_.grouped_sums(
+                {to - from, columns_, x + from * x_row, x_row, group_of + from, sums_.data(), stride_});
+            from = to;
+        };
         for (std::int64_t i = 0; i < n; ++i) {
             const std::int32_t group = group_of[i];
             if (group < 0) continue;
             std::int32_t& count = counts_[static_cast<std::size_t>(group)];
             if (count++ == 0) begin(x + i * x_row, group);
-            most = std::max(most, count);
+            if (count < block_rows) continue;
+            sum_until(i + 1);
+            finish(group);
         }
-        kernels_.grouped_sums({n, columns_, x, x_row, group_of, sums_.data(), stride_});
-        if (most < block_rows) return;
-        for (std::int64_t i = 0; i < n; ++i) {
-            const std::int32_t group = group_of[i];
-            if (group >= 0 && counts_[static_cast<std::size_t>(group)] >= block_rows) finish(group);
-        }
+        sum_until(n);
     }
 
     /// A block of a group has its first row as shift.
@@ -215,15 +221,14 @@ class GroupedRows {
 
 /// How the groups are divided: all of them in one bucket, or 2^shift in each.
 struct Division {
-    bool sorted;
     int shift = 0;
     std::int64_t all, groups;
 
-    Division(std::int64_t of, std::int64_t columns)
-        : sorted(of * group_bytes(columns) > sums_bytes), all(of), groups(of) {
-        if (!sorted) return;
+    static Division in_one(std::int64_t of) { return {0, of, of}; }
+    static Division in_buckets(std::int64_t of, std::int64_t columns) {
+        int shift = 0;
         while ((std::int64_t{2} << shift) * group_bytes(columns) <= bucket_bytes) ++shift;
-        groups = std::int64_t{1} << shift;
+        return {shift, of, std::int64_t{1} << shift};
     }
     std::int64_t groups_of(std::int64_t bucket) const noexcept { return std::min(groups, all - bucket * groups); }
 };
@@ -232,6 +237,7 @@ struct Division {
 struct RowParts {
     std::vector<Part> parts;
     std::vector<Cell> cells;  ///< of buckets that have several
+    bool is_cut = false;
 
     RowParts(const Division& division, const RowBuckets* buckets, std::int64_t rows, std::int64_t columns,
              std::int64_t element_bytes) {
@@ -249,6 +255,7 @@ struct RowParts {
                 parts.push_back({bucket, first + n * i / cut, first + n * (i + 1) / cut});
             if (cut > 1) partial += cut * own;
         }
+        is_cut = partial > 0;
         cells.resize(static_cast<std::size_t>(partial));
         Cell* next = cells.data();
         for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -265,12 +272,29 @@ template <class X>
 void sum_groups(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
                 const Nest& loops, int threads, const CellSink& sink) {
     const kernels::Kernels<X>& kernels = kernels_for<X>(table);
-    const std::int64_t columns = columns_of(loops);
-    const Division division(selection.num_groups, columns);
+    const std::int64_t columns = columns_of(loops), groups = selection.num_groups;
+    const std::int64_t bytes = groups * group_bytes(columns), element = static_cast<std::int64_t>(sizeof(X));
+    const Loop& rows = loops.loops[0];
+    Division division = Division::in_one(groups);
     std::optional<RowBuckets> buckets;
-    if (division.sorted) buckets.emplace(selection, loops.loops[0], loops.offset, division.shift, threads);
+    std::optional<RowParts> parts;
+    if (bytes > sums_bytes) {
+        division = Division::in_buckets(groups, columns);
+        buckets.emplace(selection, rows, loops.offset, division.shift, threads);
+        parts.emplace(division, &*buckets, rows.n, columns, element);
+        // Sums of groups that no bucket divides are the same, to the bit, without buckets.
+        if (threads <= threads_of_one && bytes <= cached_bytes && !parts->is_cut) {
+            division = Division::in_one(groups);
+            buckets.reset();
+            parts->parts = {{0, 0, rows.n}};
+        } else {
+            buckets->sort();
+        }
+    } else {
+        parts.emplace(division, nullptr, rows.n, columns, element);
+    }
     const RowBuckets* const sorted = buckets ? &*buckets : nullptr;
-    RowParts cut(division, sorted, loops.loops[0].n, columns, static_cast<std::int64_t>(sizeof(X)));
+    const RowParts& cut = *parts;
     const auto jobs = static_cast<std::int64_t>(cut.parts.size());
     threads = static_cast<int>(std::min<std::int64_t>(threads, jobs));
     std::vector<GroupedRows<X>> workers;

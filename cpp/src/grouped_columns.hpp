@@ -11,7 +11,7 @@ namespace anynorm::detail {
 /// Whether the sets of a nest are columns of labelled rows. `loops` are those of statistics_loops().
 bool are_grouped_columns(const Selection& selection, const Nest& loops) noexcept;
 
-/// As selected_moments(), in blocks of about 1024 rows of a group: equal to it up to rounding, with bits that do not
+/// As selected_moments(), in blocks of 256 rows of a group: equal to it up to rounding, with bits that do not
 /// depend on the number of threads.
 void grouped_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
                      const Nest& loops, int threads, const CellSink& sink);

@@ -39,47 +39,48 @@ void find_groups(const Selection& selection, const Loop& rows, const std::int64_
                [&](std::int64_t i, std::int64_t group) { group_of[i] = static_cast<std::int32_t>(group); });
 }
 
-RowBuckets::RowBuckets(const Selection& selection, const Loop& rows, const std::int64_t* offset, int shift,
-                       int threads) {
-    const std::int64_t buckets = ((selection.num_groups - 1) >> shift) + 1;
-    // Every part of the rows has counts of its own; what is excluded goes to a bucket behind the others, because a
-    // branch that a random mask mispredicts takes longer.
-    const std::int64_t all = buckets + 1;
-    const std::int64_t worthwhile = std::min(rows.n / rows_of_thread, rows.n / all);
-    const std::int64_t parts = std::clamp<std::int64_t>(worthwhile, 1, threads);
-    std::vector<std::uint32_t> counts(static_cast<std::size_t>(parts * all));
-    starts_.resize(static_cast<std::size_t>(buckets + 1));
-    rows_ = std::make_unique_for_overwrite<std::uint32_t[]>(static_cast<std::size_t>(rows.n));
-    groups_ = std::make_unique_for_overwrite<std::int32_t[]>(static_cast<std::size_t>(rows.n));
-
-    const auto each_row = [&](std::int64_t part, const auto& body) {
-        const std::int64_t first = rows.n * part / parts, last = rows.n * (part + 1) / parts;
-        each_group(selection, rows, offset, first, last - first, [&](std::int64_t i, std::int64_t group) {
-            body(first + i, group, group < 0 ? buckets : group >> shift);
+/// Calls body(number of the part and bucket, row, group) for all rows.
+template <class Body>
+void RowBuckets::each_part(const Body& body) {
+    for_each_piece(parts_, threads_, [&](int, std::int64_t part) {
+        std::uint32_t* const counts = counts_.data() + part * static_cast<std::int64_t>(starts_.size());
+        const std::int64_t first = loop_.n * part / parts_, last = loop_.n * (part + 1) / parts_;
+        each_group(selection_, loop_, offset_, first, last - first, [&](std::int64_t i, std::int64_t group) {
+            body(counts[group < 0 ? buckets() : group >> shift_], first + i, group);
         });
-    };
-    for_each_piece(parts, threads, [&](int, std::int64_t part) {
-        std::uint32_t* const count = counts.data() + part * all;
-        each_row(part, [&](std::int64_t, std::int64_t, std::int64_t bucket) { ++count[bucket]; });
     });
+}
+
+RowBuckets::RowBuckets(const Selection& selection, const Loop& rows, const std::int64_t* offset, int shift, int threads)
+    : selection_(selection), loop_(rows), offset_(offset), shift_(shift), threads_(threads) {
+    const std::int64_t buckets = ((selection.num_groups - 1) >> shift) + 1;
+    // What is excluded goes to a bucket behind the others, because a branch that a random mask mispredicts takes
+    // longer.
+    const std::int64_t all = buckets + 1;
+    parts_ = std::clamp<std::int64_t>(std::min(rows.n / rows_of_thread, rows.n / all), 1, threads);
+    counts_.resize(static_cast<std::size_t>(parts_ * all));
+    starts_.resize(static_cast<std::size_t>(all));
+    each_part([](std::uint32_t& count, std::int64_t, std::int64_t) { ++count; });
     std::uint32_t sum = 0;
     for (std::int64_t bucket = 0; bucket < all; ++bucket) {
         starts_[static_cast<std::size_t>(bucket)] = sum;
-        for (std::int64_t part = 0; part < parts; ++part) {
-            std::uint32_t& count = counts[static_cast<std::size_t>(part * all + bucket)];
+        for (std::int64_t part = 0; part < parts_; ++part) {
+            std::uint32_t& count = counts_[static_cast<std::size_t>(part * all + bucket)];
             const std::uint32_t own = count;
             count = sum;
             sum += own;
         }
     }
-    const std::int64_t mask = (std::int64_t{1} << shift) - 1;
-    for_each_piece(parts, threads, [&](int, std::int64_t part) {
-        std::uint32_t* const next = counts.data() + part * all;
-        each_row(part, [&](std::int64_t row, std::int64_t group, std::int64_t bucket) {
-            const std::uint32_t place = next[bucket]++;
-            rows_[place] = static_cast<std::uint32_t>(row);
-            groups_[place] = static_cast<std::int32_t>(group & mask);
-        });
+}
+
+void RowBuckets::sort() {
+    rows_ = std::make_unique_for_overwrite<std::uint32_t[]>(static_cast<std::size_t>(loop_.n));
+    groups_ = std::make_unique_for_overwrite<std::int32_t[]>(static_cast<std::size_t>(loop_.n));
+    const std::int64_t mask = (std::int64_t{1} << shift_) - 1;
+    each_part([&](std::uint32_t& next, std::int64_t row, std::int64_t group) {
+        const std::uint32_t place = next++;
+        rows_[place] = static_cast<std::uint32_t>(row);
+        groups_[place] = static_cast<std::int32_t>(group & mask);
     });
 }
 

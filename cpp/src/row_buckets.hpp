@@ -15,8 +15,11 @@ namespace anynorm::detail {
 class RowBuckets {
   public:
     /// `rows` is the loop that labels, and a mask if there is one, vary along; of a nest that starts at `offset`.
-    /// Reads labels and mask; throws std::bad_alloc.
+    /// Counts the rows of each bucket: reads labels and mask. Throws std::bad_alloc.
     RowBuckets(const Selection& selection, const Loop& rows, const std::int64_t* offset, int shift, int threads);
+
+    /// Finds the entries. Throws std::bad_alloc.
+    void sort();
 
     std::int64_t buckets() const noexcept { return static_cast<std::int64_t>(starts_.size()) - 1; }
     /// The entries of a bucket are those from first(bucket) to first(bucket + 1).
@@ -26,6 +29,15 @@ class RowBuckets {
     const std::int32_t* groups() const noexcept { return groups_.get(); }
 
   private:
+    template <class Body>
+    void each_part(const Body& body);
+
+    const Selection& selection_;
+    const Loop& loop_;
+    const std::int64_t* offset_;
+    int shift_, threads_;
+    std::int64_t parts_;
+    std::vector<std::uint32_t> counts_;  ///< of each part of the rows and each bucket
     std::vector<std::int64_t> starts_;
     std::unique_ptr<std::uint32_t[]> rows_;
     std::unique_ptr<std::int32_t[]> groups_;

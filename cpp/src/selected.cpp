@@ -10,6 +10,7 @@
 #include "masked_columns.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "scratch.hpp"
 #include "selected_apply.hpp"
 #include "selected_moments.hpp"
 #include "statistics_views.hpp"
@@ -36,67 +37,64 @@ void add_residual(const SelectedCall& call, const kernels::KernelTable& table, i
     });
 }
 
-/// The coefficients of all sets, in the type that a call computes in.
+/// The coefficients of all sets in the type C that a call computes in: mean, mean_lo and rstd of a group's cells, then
+/// those of the next group, so that a row whose group lies anywhere finds them together.
+template <class C>
 class SelectedCoefficients {
   public:
-    SelectedCoefficients(const SelectedCall& call, const kernels::KernelTable& table, std::int64_t sets)
-        : table_(table), eps_(call.eps), sets_(call.y.given() ? sets : 0) {
-        if (call.x.dtype == DType::f64 || call.y.dtype == DType::f64) {
-            doubles_ = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(3 * sets_));
-        } else {
-            floats_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(3 * sets_));
-        }
+    SelectedCoefficients(const kernels::Kernels<C>& kernels, double eps, std::int64_t groups, std::int64_t group_cells)
+        : kernels_(kernels),
+          eps_(eps),
+          group_cells_(group_cells),
+          size_(groups * step()),
+          memory_(static_cast<std::size_t>(size_) * sizeof(C)),
+          first_(reinterpret_cast<C*>(memory_.data())) {}
+
+    /// From one group to the next.
+    std::int64_t step() const noexcept { return 3 * group_cells_; }
+    Coefficients<C> of_group(std::int64_t group) const noexcept {
+        C* const first = first_ + group * step();
+        return {first, first + group_cells_, first + 2 * group_cells_};
+    }
+    bool exceed_cache() const noexcept {
+        constexpr std::int64_t cache_bytes = 256 * 1024;
+        return size_ * static_cast<std::int64_t>(sizeof(C)) > cache_bytes;
     }
 
-    /// From the cells of the sets from `first` on.
+    /// From the cells of the groups from `first` on.
     void fill(std::int64_t first, std::int64_t count, const Cell* cells) const noexcept {
-        const auto from = [&](const auto& kernels, const auto& to) {
-            kernels.coefficients(cells, count, eps_, to.mean + first, to.mean_lo + first, to.rstd + first);
-        };
-        if (sets_ == 0) return;
-        if (doubles_ != nullptr) {
-            from(table_.f64, get<double>());
-        } else {
-            from(table_.f32, get<float>());
+        for (std::int64_t group = first; group < first + count; ++group, cells += group_cells_) {
+            const Coefficients<C> to = of_group(group);
+            kernels_.coefficients(cells, group_cells_, eps_, to.mean, to.mean_lo, to.rstd);
         }
-    }
-
-    template <class C>
-    Coefficients<C> get() const noexcept {
-        C* memory;
-        if constexpr (std::is_same_v<C, double>) {
-            memory = doubles_.get();
-        } else {
-            memory = floats_.get();
-        }
-        return {memory, memory + sets_, memory + 2 * sets_};
     }
 
   private:
-    const kernels::KernelTable& table_;
+    const kernels::Kernels<C>& kernels_;
     double eps_;
-    std::int64_t sets_;
-    std::unique_ptr<double[]> doubles_;
-    std::unique_ptr<float[]> floats_;
+    std::int64_t group_cells_, size_;
+    Scratch memory_;
+    C* first_;
 };
 
 /// A is the type of x and y, or the one to compute in.
 template <class A>
-void apply_selected(const SelectedCall& call, const Nest& nest, const SelectedCoefficients& sets, const Plan& plan,
+void apply_selected(const SelectedCall& call, const SelectedCoefficients<kernels::Compute<A>>& sets, const Plan& plan,
                     const kernels::KernelTable& table) {
     using C = kernels::Compute<A>;
     const kernels::Kernels<A>& kernels = kernels_for<A>(table);
-    const Coefficients<C> coefficients = sets.get<C>();
+    const Coefficients<C> coefficients = sets.of_group(0);
     C one = 1, zero = 0;
     SelectedApply apply{{elements_of(call.x), elements_of(call.y), {&one, stored_as<C>()}, {&zero, stored_as<C>()}},
                         call.selection,
                         call.excluded,
-                        nest.cells()};
+                        sets.step(),
+                        sets.exceed_cache()};
     if (call.weight.given()) apply.operands.weight = elements_of(call.weight);
     if (call.bias.given()) apply.operands.bias = elements_of(call.bias);
     apply.operands.epilogue = call.epilogue;
     const TensorView& read = call.residual.given() ? call.input : call.x;
-    apply.operands.stream = read.data != call.y.data && passes_caches(nest.size(), call.y.dtype);
+    apply.operands.stream = read.data != call.y.data && passes_caches(plan.nest.size(), call.y.dtype);
     for_each_piece(plan.elements.pieces, plan.threads, [&](int, std::int64_t index) {
         selected_apply<A>(kernels, apply, piece_of(plan.nest, plan.elements, index), coefficients);
     });
@@ -175,6 +173,38 @@ void run_empty(const SelectedCall& call) {
                    group_count(call.selection), cells.data(), nullptr);
 }
 
+/// Calls `then` with the cells of all groups, which the caller has or which are summed, when they are stored.
+void find_statistics(const SelectedCall& call, const kernels::KernelTable& table, const Plan& plan,
+                     const CellSink& then) {
+    OperandStrides of_output;
+    if (call.y.given()) of_output.set(op_y, own_strides(call.y));
+    const Nest output = make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output);
+    const auto take = [&](std::int64_t first, std::int64_t count, const Cell* cells, const double* squares) {
+        store_selected(call.moments, call.selection, output, first, count, cells, squares);
+        then(first, count, cells, squares);
+    };
+    if (call.given.given()) {
+        const std::int64_t groups = group_count(call.selection), sets = groups * plan.nest.cells();
+        const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(sets));
+        if (call.residual.given()) add_residual(call, table, plan.threads);
+        load_selected(call.given, call.selection, call.center, plan.nest, cells.get());
+        return take(0, groups, cells.get(), nullptr);
+    }
+    if (call.residual.given()) add_residual(call, table, plan.threads);
+    const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
+    selected_statistics(table, operands, call.selection, statistics_loops(plan.nest), plan.threads, take);
+}
+
+template <class A>
+void normalize_selected(const SelectedCall& call, const Plan& plan, const kernels::KernelTable& table) {
+    using C = kernels::Compute<A>;
+    SelectedCoefficients<C> sets(kernels_for<C>(table), call.eps, group_count(call.selection), plan.nest.cells());
+    find_statistics(call, table, plan, [&](std::int64_t first, std::int64_t count, const Cell* cells, const double*) {
+        sets.fill(first, count, cells);
+    });
+    apply_selected<A>(call, sets, plan, table);
+}
+
 }  // namespace
 
 void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
@@ -194,34 +224,17 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     request.threads = threads.count();
     const Plan plan = make_plan(nest, request);
     threads.keep(plan.threads);
-    const std::int64_t groups = group_count(call.selection), group_cells = nest.cells();
-    const SelectedCoefficients coefficients(call, table, groups * group_cells);
-    OperandStrides of_output;
-    if (call.y.given()) of_output.set(op_y, own_strides(call.y));
-    const Nest output = make_selected_nest(call.x, call.reduced, call.selection, call.moments, of_output);
-    const auto take = [&](std::int64_t first, std::int64_t count, const Cell* cells, const double* squares) {
-        store_selected(call.moments, call.selection, output, first, count, cells, squares);
-        coefficients.fill(first * group_cells, count * group_cells, cells);
-    };
-
-    if (call.residual.given()) add_residual(call, table, plan.threads);
-    if (given) {
-        const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(groups * group_cells));
-        load_selected(call.given, call.selection, call.center, nest, cells.get());
-        take(0, groups, cells.get(), nullptr);
-    } else {
-        const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
-        selected_statistics(table, operands, call.selection, statistics_loops(nest), plan.threads, take);
+    if (!call.y.given()) {
+        return find_statistics(call, table, plan, [](std::int64_t, std::int64_t, const Cell*, const double*) {});
     }
-    if (!call.y.given()) return;
     with_type(elements_of(call.x), [&]<class X>(X*) {
         if constexpr (!std::is_same_v<X, double>) {
-            if (call.y.dtype == DType::f64) return apply_selected<double>(call, nest, coefficients, plan, table);
+            if (call.y.dtype == DType::f64) return normalize_selected<double>(call, plan, table);
         }
         if (call.x.dtype != call.y.dtype || call.epilogue.given()) {
-            return apply_selected<kernels::Compute<X>>(call, nest, coefficients, plan, table);
+            return normalize_selected<kernels::Compute<X>>(call, plan, table);
         }
-        apply_selected<X>(call, nest, coefficients, plan, table);
+        normalize_selected<X>(call, plan, table);
     });
 }
 
