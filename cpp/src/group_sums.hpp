@@ -27,6 +27,9 @@ struct GroupShape {
     /// The plan for x as it lies, for members that follow each other, where it gives the same sums.
     std::optional<Plan> in_place;
 
+    /// Whether that plan is one call of a kernel for all sets.
+    bool one_call = false;
+
     /// Whether each set is summed on its own, as a row; else sets that lie side by side are.
     bool sums_rows(bool weighted) const noexcept {
         return reduction.kernel == Reduction::Kernel::row || (weighted && reduction.fold > 1);
@@ -79,11 +82,14 @@ class GroupGeometry {
         number_elements(shape.compact, op_x);
         shape.reduction = make_reduction(shape.compact);
         shape.in_place.reset();
+        shape.one_call = false;
         if (weighted_ || members_.position_loops().depth > 1) return;
         shape.in_place.emplace(direct);
         // A segment is what a call for it alone would read; members of labels and masks follow each other by chance.
         if (!members_.are_segments() && !same_blocks(shape.reduction, shape.in_place->reduction)) {
             shape.in_place.reset();
+        } else {
+            shape.one_call = is_one_call(shape.in_place->reduction);
         }
     }
 
@@ -92,6 +98,11 @@ class GroupGeometry {
         return a.kernel == b.kernel && !b.packed && !b.one_column && a.fold == b.fold && a.interleave == b.interleave &&
                a.n == b.n && a.runs == b.runs && a.block_n == b.block_n && a.block_runs == b.block_runs &&
                a.blocks == b.blocks && a.chunk_blocks == b.chunk_blocks;
+    }
+
+    static bool is_one_call(const Reduction& of) noexcept {
+        return of.blocks == 1 && of.columns_per_set() == 1 && of.tail_n == 0 && of.kept == 0 && of.cells_loop >= 0 &&
+               of.cells_inside && !of.packed;
     }
 
     const Nest& nest_;
@@ -134,6 +145,7 @@ class GroupSums {
         const std::int64_t first = members_.first_of_range(family, group);
         if (shape.in_place && first >= 0) {
             const Plan& plan = *shape.in_place;
+            if (shape.one_call) return sum_in_one_call(plan, x + members_.offset_of(first, op_x), out);
             const ReduceScratch scratch{nullptr, block_.data(), panel_.data()};
             reduce_chunk<X>(kernels_, x + members_.offset_of(first, op_x), plan, plan.nest, center_, chunk,
                             columns_.data(), scratch);
@@ -234,6 +246,16 @@ class GroupSums {
 
     std::int64_t last_block(const Reduction& reduction, std::int64_t chunk) const noexcept {
         return std::min(reduction.blocks, (chunk + 1) * reduction.chunk_blocks);
+    }
+
+    /// A short segment: what reduce_chunk() would do, without looking for it.
+    void sum_in_one_call(const Plan& plan, const X* x, Cell* out) const {
+        const Reduction& reduction = plan.reduction;
+        const Loop& cells = plan.nest.loops[reduction.cells_loop];
+        const kernels::MomentsArgs<X> args{
+            x,       cells.n, cells.stride[op_x], reduction.runs, reduction.run_stride, reduction.n, reduction.stride,
+            center_, out};
+        (reduction.kernel == Reduction::Kernel::row ? kernels_.moments_row : kernels_.moments_column)(args);
     }
 
     /// Sets whose elements follow each other in the compacted array, or in runs. Block by block, so that for all sets

@@ -20,8 +20,28 @@ namespace {
 
 constexpr Operand op_weight2 = op_grad_output;
 
-void store_at(const TensorView& view, std::int64_t offset, double value) {
-    if (view.given()) static_cast<double*>(view.data)[offset] = value;
+/// Writes value_of(0), value_of(1), ... to the sets of `count` groups from `first` on, which are `step` apart in a
+/// view.
+template <class Value>
+void store_values(const TensorView& view, const Nest& kept, Operand operand, std::int64_t step, std::int64_t first,
+                  std::int64_t count, const Value& value_of) {
+    auto* const data = static_cast<double*>(view.data);
+    const int outside = kept.depth > 0 ? kept.depth - 1 : 0;
+    const std::int64_t n = kept.depth > 0 ? kept.loops[outside].n : 1;
+    const std::int64_t stride = kept.depth > 0 ? kept.loops[outside].stride[operand] : 0;
+    std::int64_t set = 0;
+    const auto store_run = [&](double* to) {
+        for (std::int64_t i = 0; i < n; ++i) to[i * stride] = value_of(set + i);
+        set += n;
+    };
+    for (std::int64_t group = first; group < first + count; ++group) {
+        double* const to = data + group * step;
+        if (outside == 0) {
+            store_run(to + kept.offset[operand]);
+        } else {
+            walk(kept, outside, [&](const std::int64_t* offset) { store_run(to + offset[operand]); });
+        }
+    }
 }
 
 /// x + residual, in pieces of its own: the members of a set may lie anywhere.
@@ -134,16 +154,14 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
     if (!out.given()) return;
     const GroupedMoments grouped(out, selection);
     const Nest kept = kept_loops(nest);
-    for (std::int64_t group = first; group < first + count; ++group) {
-        walk(kept, kept.depth, [&](const std::int64_t* offset) {
-            store_at(grouped.first.count, offset[op_count] + group * grouped.count_step, cells->count);
-            store_at(grouped.first.mean, offset[op_mean] + group * grouped.mean_step, cells->mean);
-            store_at(grouped.first.m2, offset[op_m2] + group * grouped.m2_step, cells->m2);
-            store_at(grouped.first.weight2, offset[op_weight2] + group * grouped.weight2_step,
-                     weight2 != nullptr ? *weight2++ : cells->count);
-            ++cells;
-        });
-    }
+    const auto store = [&](const TensorView& view, Operand operand, std::int64_t step, const auto& value_of) {
+        if (view.given()) store_values(view, kept, operand, step, first, count, value_of);
+    };
+    store(grouped.first.count, op_count, grouped.count_step, [&](std::int64_t set) { return cells[set].count; });
+    store(grouped.first.mean, op_mean, grouped.mean_step, [&](std::int64_t set) { return cells[set].mean; });
+    store(grouped.first.m2, op_m2, grouped.m2_step, [&](std::int64_t set) { return cells[set].m2; });
+    store(grouped.first.weight2, op_weight2, grouped.weight2_step,
+          [&](std::int64_t set) { return weight2 != nullptr ? weight2[set] : cells[set].count; });
 }
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
