@@ -34,6 +34,7 @@ if shutil.which("g++"):
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 SANITIZERS = "address,undefined"
+WHEELS: dict[str, Path] = {}
 
 
 def group(name: str) -> list[str]:
@@ -46,14 +47,24 @@ def workflow(session: nox.Session, preset: str) -> None:
     session.run("cmake", "--workflow", "--preset", preset, external=True)
 
 
-def install(
-    session: nox.Session, what: str, *requirements: str, build: str = "wheel", options: Sequence[str] = ()
-) -> None:
-    """Installs the package. All sessions share one build folder, so that only the first compiles it; warnings are errors
-    as in the presets, whose objects are ccache's then.
+def wheel(session: nox.Session, build: str, options: Sequence[str]) -> Path:
+    """Builds the package, with warnings as errors as in the presets, whose objects are ccache's then. Once a run: a new
+    environment has the headers of pybind11 elsewhere, and every session would compile all bindings again.
     """
-    folder = f"-Cbuild-dir=build/{build}-{{wheel_tag}}"
-    session.install(folder, "-Ccmake.define.ANYNORM_WERROR=ON", *options, what, *requirements)
+    if build not in WHEELS:
+        folder = Path("build/wheels").resolve() / build
+        shutil.rmtree(folder, ignore_errors=True)
+        defines = ("-Ccmake.define.ANYNORM_WERROR=ON", f"-Cbuild-dir=build/{build}-{{wheel_tag}}")
+        session.run("python", "-m", "pip", "wheel", "--no-deps", f"--wheel-dir={folder}", *defines, *options, ".")
+        (WHEELS[build],) = folder.glob("*.whl")
+    return WHEELS[build]
+
+
+def install(
+    session: nox.Session, extras: str, *requirements: str, build: str = "wheel", options: Sequence[str] = ()
+) -> None:
+    """Installs the package's wheel, with the extras."""
+    session.install(f"{wheel(session, build, options)}{extras}", *requirements)
 
 
 @nox.session
@@ -74,7 +85,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """mypy --strict on the package, and stubtest: the stubs say what the compiled module has."""
-    install(session, ".", *group("lint"), *group("test"))
+    install(session, "", *group("lint"), *group("test"))
     session.run("mypy")
     session.run("python", "-m", "mypy.stubtest", "anynorm._core")
 
@@ -82,7 +93,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The Python tests, the doctests, README, docs and examples, on the installed package."""
-    install(session, ".[examples]", *group("test"))
+    install(session, "[examples]", *group("test"))
     # The kernels that have just been compiled are looked at, instead of others.
     built = next(Path("build").glob("wheel-*")).resolve()
     arguments = session.posargs or ["-m", "not native"]
@@ -91,11 +102,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """The tests of the Python benchmark and its peers, but for torch, which is tested where it is installed."""
+    """The tests of the Python benchmark, and of labels and lists from other libraries; but for torch, which is tested
+    where it is installed.
+    """
     # pip would compile all modules to bytecode, 3.5 s of work for numba's alone; Python does so with those it imports.
     session.env["PIP_COMPILE"] = "0"
-    install(session, ".[bench]", *group("test"))
-    session.run("pytest", "-n", "auto", "-m", "not native", "tests/python/test_bench.py", *session.posargs)
+    install(session, "[bench]", *group("test"), *group("containers"))
+    files = [f"tests/python/test_{name}.py" for name in ("bench", "containers")]
+    session.run("pytest", "-n", "auto", "-m", "not native", *files, *session.posargs)
 
 
 @nox.session
@@ -108,7 +122,7 @@ def cpp(session: nox.Session) -> None:
 @nox.session
 def consume(session: nox.Session) -> None:
     """Programs that use the library as an embedder would: find_package, add_subdirectory, pkg-config, the wheel."""
-    install(session, ".", *group("test"))
+    install(session, "", *group("test"))
     # A file to a worker: what the fixtures build, the tests of a file share.
     session.run("pytest", "-n", "auto", "--dist", "loadfile", "-m", "native", "tests/python", *session.posargs)
 
@@ -118,7 +132,7 @@ def asan(session: nox.Session) -> None:
     """C++ and Python tests under the address and undefined behaviour sanitizers."""
     workflow(session, "asan")
     sanitized = (f"-Ccmake.define.ANYNORM_SANITIZE={SANITIZERS}", "-Ccmake.build-type=Debug")
-    install(session, ".", *group("test"), build="asan", options=sanitized)
+    install(session, "", *group("test"), build="asan", options=sanitized)
     # The interpreter itself is not instrumented, so the runtime comes first, and the C++ library with it: the
     # sanitizer looks up the exception functions when it starts.
     compiler = os.environ.get("CXX", "g++")

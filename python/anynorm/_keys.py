@@ -40,7 +40,8 @@ def codes(keys: npt.ArrayLike | Any) -> Codes:
 
     Notes
     -----
-    `moments` and the norms take keys as `labels` themselves; call this for the names of their groups.
+    `moments` and the norms take keys as `labels` themselves; call this for the names of their groups, and once for
+    several calls: they take the result as well, with a group for each name.
 
     Examples
     --------

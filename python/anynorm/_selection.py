@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from anynorm._keys import codes
+from anynorm._keys import Codes, codes
 
 AnyArray = npt.NDArray[Any]
 
@@ -61,8 +61,10 @@ def select(
     """Read everything but `nan_policy`; `own` are the segments that x brings along."""
     if own is not None and selection.segments is not None:
         raise ValueError(f"{function}: expected no segments for x of lists, which are its segments, got both")
-    labels = None if selection.labels is None else _labels(function, selection.labels)
-    num_groups = selection.num_groups
+    keys, num_groups = selection.labels, selection.num_groups
+    if isinstance(keys, Codes) and num_groups is None:
+        num_groups = len(keys.names)
+    labels = None if keys is None else _labels(function, keys.labels if isinstance(keys, Codes) else keys)
     if labels is None:
         if num_groups is not None:
             raise ValueError(f"{function}: expected num_groups with labels, got it without")

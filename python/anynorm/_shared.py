@@ -149,7 +149,8 @@ num_groups : int, optional
 labels : array_like of integers or keys, optional
     Elements that share a label share a set, so that labels divide the sets of the axes. Of as many axes as `x`, it
     broadcasts against it, with length 1 along the axes that are kept; of fewer, it has the lengths of the first reduced
-    axes, such as (N,) for one label a sample. A negative label is in no set. Strings, categories, dates: see `codes`.""",
+    axes, such as (N,) for one label a sample. A negative label is in no set. Strings, categories, dates: see `codes`,
+    whose result may be given.""",
     "segments": """\
 segments : array_like of integers, optional
     Divides axis 0, which is reduced, into a set for each segment. Shape (G + 1,): offsets, as in Arrow's lists, of which

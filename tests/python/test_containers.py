@@ -33,6 +33,18 @@ def test_keys_are_numbered_in_their_order(keys, x):
     assert cases.same_moments(used, anynorm.moments(x, 0, labels=labels, num_groups=3))
 
 
+def test_codes_are_labels(x):
+    """With a group for every name, whether it occurs or not."""
+    codes = anynorm.codes(KEYS)
+    assert cases.same_moments(anynorm.moments(x, 0, labels=codes), anynorm.moments(x, 0, labels=KEYS))
+    assert cases.same_bits(anynorm.normalize(x, 0, labels=codes), anynorm.normalize(x, 0, labels=KEYS))
+    more = codes._replace(names=np.append(codes.names, "none"))
+    assert anynorm.moments(x, 0, labels=more).count[:, 0].tolist() == [20, 10, 10, 0]
+    assert anynorm.moments(x, 0, labels=codes, num_groups=5).shape == (5, 3)
+    with pytest.raises(ValueError, match=r"^moments: expected labels below num_groups=2, got 2"):
+        anynorm.moments(x, 0, labels=codes, num_groups=2)
+
+
 def test_missing_keys_are_in_no_set():
     assert anynorm.codes([None, "b", float("nan"), "a"]).labels.tolist() == [-1, 1, -1, 0]
     dates = np.array(["2026-02-01", "NaT", "2026-01-01"], "datetime64[D]")

@@ -33,5 +33,5 @@ class Uninterrupted:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        for number in self._waiting:
-            signal.raise_signal(number)
+        for waiting in self._waiting:
+            signal.raise_signal(waiting)
