@@ -378,7 +378,7 @@ class GroupSums {
     std::vector<X> panel_;
     std::vector<std::int64_t> places_;  ///< of the elements of a block
     std::vector<double> weights_;
-    static constexpr int known_shapes = 16;
+    static constexpr int known_shapes = 64;
     GroupShape shapes_[known_shapes];
 };
 
