@@ -49,6 +49,27 @@ class Compaction {
     void clear() noexcept { depth_ = 0; }
     void add(std::int64_t n, std::int64_t stride, bool selected) noexcept { loops_[depth_++] = {n, stride, selected}; }
 
+    /// Whether neighbours in the compacted array are neighbouring members.
+    bool ends_selected() const noexcept { return depth_ > 0 && loops_[depth_ - 1].selected; }
+
+    /// Where the elements `start` to `start + n` of the compacted array are. For an array that ends_selected().
+    void offsets(MemberOffsets& members, std::int64_t start, std::int64_t n, std::int64_t* out) const noexcept {
+        const std::int64_t length = loops_[depth_ - 1].n;
+        while (n > 0) {
+            std::int64_t offset = 0, following = 0, rest = start / length;
+            const std::int64_t* const member = members.at(start % length, following);
+            const std::int64_t count = std::min(n, following);
+            for (int i = depth_ - 2; i >= 0; --i) {
+                offset += rest % loops_[i].n * loops_[i].stride;
+                rest /= loops_[i].n;
+            }
+            for (std::int64_t i = 0; i < count; ++i) out[i] = offset + member[i];
+            out += count;
+            start += count;
+            n -= count;
+        }
+    }
+
     /// Copies elements `start` to `start + n` of the compacted array, of which `from` is the place of offset 0.
     template <class T, class From>
     void copy(const From* from, MemberOffsets& members, std::int64_t start, std::int64_t n, T* out) const noexcept {

@@ -26,6 +26,19 @@ struct GroupShape {
     Reduction reduction;
     /// The plan for x as it lies, for members that follow each other, where it gives the same sums.
     std::optional<Plan> in_place;
+
+    /// Whether that plan is one call of a kernel for all sets.
+    bool one_call = false;
+
+    /// Whether each set is summed on its own, as a row; else sets that lie side by side are.
+    bool sums_rows(bool weighted) const noexcept {
+        return reduction.kernel == Reduction::Kernel::row || (weighted && reduction.fold > 1);
+    }
+};
+
+/// Some of the sets of a group, in the order of its kept loops.
+struct SetRange {
+    std::int64_t first = 0, last = 0;
 };
 
 /// A selected nest, whose op_x, op_cell, op_labels, op_where and op_sample_weight strides count.
@@ -69,11 +82,14 @@ class GroupGeometry {
         number_elements(shape.compact, op_x);
         shape.reduction = make_reduction(shape.compact);
         shape.in_place.reset();
+        shape.one_call = false;
         if (weighted_ || members_.position_loops().depth > 1) return;
         shape.in_place.emplace(direct);
         // A segment is what a call for it alone would read; members of labels and masks follow each other by chance.
         if (!members_.are_segments() && !same_blocks(shape.reduction, shape.in_place->reduction)) {
             shape.in_place.reset();
+        } else {
+            shape.one_call = is_one_call(shape.in_place->reduction);
         }
     }
 
@@ -82,6 +98,11 @@ class GroupGeometry {
         return a.kernel == b.kernel && !b.packed && !b.one_column && a.fold == b.fold && a.interleave == b.interleave &&
                a.n == b.n && a.runs == b.runs && a.block_n == b.block_n && a.block_runs == b.block_runs &&
                a.blocks == b.blocks && a.chunk_blocks == b.chunk_blocks;
+    }
+
+    static bool is_one_call(const Reduction& of) noexcept {
+        return of.blocks == 1 && of.columns_per_set() == 1 && of.tail_n == 0 && of.kept == 0 && of.cells_loop >= 0 &&
+               of.cells_inside && !of.packed;
     }
 
     const Nest& nest_;
@@ -106,6 +127,7 @@ class GroupSums {
           offsets_(members, op_x),
           weight_offsets_(members, op_sample_weight) {
         make_room(largest);
+        places_.resize(static_cast<std::size_t>(geometry.sets() > 1 && !weight.given() ? row_block : 0));
         // Few members that lie side by side are folded into columns, more of them than a large group has.
         GroupShape few;
         for (std::int64_t members = 1; members < std::min(fold_below, largest.members); ++members) {
@@ -114,14 +136,16 @@ class GroupSums {
         }
     }
 
-    /// Chunk `chunk` of the sums of a group, as many cells as it has sets, in the order of its kept loops. `x` is where
-    /// the family's elements begin, `weight` where their weights do; `squares` gets the sums of squared weights.
-    void sum(const X* x, std::int64_t weight, std::int64_t family, std::int64_t group, std::int64_t chunk, Cell* out,
-             double* squares) {
+    /// Chunk `chunk` of the sums of a group, as many cells as it has sets, in the order of its kept loops; only sets
+    /// that are summed as rows can be divided into ranges. `x` is where the family's elements begin, `weight` where
+    /// their weights do; `squares` gets the sums of squared weights.
+    void sum(const X* x, std::int64_t weight, std::int64_t family, std::int64_t group, std::int64_t chunk,
+             const SetRange& sets, Cell* out, double* squares) {
         const GroupShape& shape = shape_of(members_.count(family, group));
         const std::int64_t first = members_.first_of_range(family, group);
         if (shape.in_place && first >= 0) {
             const Plan& plan = *shape.in_place;
+            if (shape.one_call) return sum_in_one_call(plan, x + members_.offset_of(first, op_x), out);
             const ReduceScratch scratch{nullptr, block_.data(), panel_.data()};
             reduce_chunk<X>(kernels_, x + members_.offset_of(first, op_x), plan, plan.nest, center_, chunk,
                             columns_.data(), scratch);
@@ -131,19 +155,18 @@ class GroupSums {
         offsets_.begin(family, group);
         weight_offsets_.begin(family, group);
         const Reduction& reduction = shape.reduction;
-        const bool row = reduction.kernel == Reduction::Kernel::row || (weight_.given() && reduction.fold > 1);
+        const bool row = shape.sums_rows(weight_.given());
         Nest outside;
         for (int i = 0; i < shape.compact.depth; ++i) {
             const Loop& loop = shape.compact.loops[i];
             if (!loop.reduced && (row || i != reduction.cells_loop)) outside.loops[outside.depth++] = loop;
         }
+        if (row && !weight_.given()) return sum_rows(shape, x, outside, sets, chunk, out);
         walk(outside, outside.depth, [&](const std::int64_t* offset) {
             const X* const from = x + offset[op_y];
             const std::int64_t weight_from = weight + offset[op_sample_weight];
             if (row) {
-                sum_set(shape, from, weight_from, chunk, *out, squares);
-                ++out;
-                if (squares != nullptr) ++squares;
+                weigh_set(shape, from, weight_from, chunk, *out++, *squares++);
                 return;
             }
             const Loop& cells = shape.compact.loops[reduction.cells_loop];
@@ -225,21 +248,43 @@ class GroupSums {
         return std::min(reduction.blocks, (chunk + 1) * reduction.chunk_blocks);
     }
 
-    /// A set whose elements follow each other in the compacted array, or in runs.
-    void sum_set(const GroupShape& shape, const X* from, std::int64_t weight, std::int64_t chunk, Cell& out,
-                 double* squares) {
+    /// A short segment: what reduce_chunk() would do, without looking for it.
+    void sum_in_one_call(const Plan& plan, const X* x, Cell* out) const {
+        const Reduction& reduction = plan.reduction;
+        const Loop& cells = plan.nest.loops[reduction.cells_loop];
+        const kernels::MomentsArgs<X> args{
+            x,       cells.n, cells.stride[op_x], reduction.runs, reduction.run_stride, reduction.n, reduction.stride,
+            center_, out};
+        (reduction.kernel == Reduction::Kernel::row ? kernels_.moments_row : kernels_.moments_column)(args);
+    }
+
+    /// Sets whose elements follow each other in the compacted array, or in runs. Block by block, so that for all sets
+    /// members are found once.
+    void sum_rows(const GroupShape& shape, const X* x, const Nest& outside, const SetRange& sets, std::int64_t chunk,
+                  Cell* out) {
         const Reduction& reduction = shape.reduction;
         set_loops(shape, 0);
-        if (weight_.given()) return weigh_set(shape, from, weight, chunk, out, *squares);
-        for (std::int64_t index = chunk * reduction.chunk_blocks; index < last_block(reduction, chunk); ++index) {
+        const bool share = sets.last - sets.first > 1 && elements_.ends_selected();
+        const std::int64_t first = chunk * reduction.chunk_blocks;
+        for (std::int64_t index = first; index < last_block(reduction, chunk); ++index) {
             const Block block = block_of(reduction, index);
-            elements_.copy(from, offsets_, start_of(reduction, index), block.runs * block.n, panel_.data());
-            Cell cell;
-            kernels_.moments_row({panel_.data(), 1, 0, block.runs, block.n, block.n, 1, center_, &cell});
-            if (index == chunk * reduction.chunk_blocks) {
-                out = cell;
-            } else {
-                kernels_.merge_cells(&out, &cell, 1);
+            const std::int64_t start = start_of(reduction, index), n = block.runs * block.n;
+            if (share) elements_.offsets(offsets_, start, n, places_.data());
+            for (std::int64_t set = sets.first; set < sets.last; ++set) {
+                const X* const from = x + offset_at(outside, set, op_y);
+                if (share) {
+                    for (std::int64_t i = 0; i < n; ++i)
+                        panel_[static_cast<std::size_t>(i)] = from[places_[static_cast<std::size_t>(i)]];
+                } else {
+                    elements_.copy(from, offsets_, start, n, panel_.data());
+                }
+                Cell cell;
+                kernels_.moments_row({panel_.data(), 1, 0, block.runs, block.n, block.n, 1, center_, &cell});
+                if (index == first) {
+                    out[set] = cell;
+                } else {
+                    kernels_.merge_cells(out + set, &cell, 1);
+                }
             }
         }
     }
@@ -294,6 +339,7 @@ class GroupSums {
 
     void weigh_set(const GroupShape& shape, const X* from, std::int64_t weight, std::int64_t chunk, Cell& out,
                    double& squares) {
+        set_loops(shape, 0);
         out = {0, 0, 0, 0};
         squares = 0;
         each_stretch(shape, shape.members * geometry_.others(), row_block, chunk,
@@ -330,8 +376,9 @@ class GroupSums {
     Compaction elements_, weight_elements_;
     std::vector<Cell> columns_, block_;
     std::vector<X> panel_;
+    std::vector<std::int64_t> places_;  ///< of the elements of a block
     std::vector<double> weights_;
-    static constexpr int known_shapes = 16;
+    static constexpr int known_shapes = 64;
     GroupShape shapes_[known_shapes];
 };
 

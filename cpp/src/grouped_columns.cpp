@@ -2,155 +2,338 @@
 #include "grouped_columns.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <cmath>
+#include <optional>
 #include <vector>
 
 #include "dispatch.hpp"
 #include "parallel.hpp"
+#include "row_buckets.hpp"
 
 namespace anynorm::detail {
 namespace {
 
-// Sums of 24 bytes a set: half of an L2 of 512 KB, and what spills into the last cache still takes less time than to
-// sort the labels and to fetch rows from all over memory.
-constexpr std::int64_t sums_bytes = 1024 * 1024;
-constexpr std::int64_t rows_of_group = 16;
-// The rows of a block bound the cancellation in m2; the sums of a group are looked at after every stretch of rows.
-constexpr std::int64_t block_rows = 1024, stretch_rows = 256;
+// Sums of 24 bytes a set. Those of a bucket fit an L2. Without buckets they may be more: what spills into the last
+// cache takes less time than to sort the labels and to fetch rows from all over memory. But many of them are as many
+// cells to each part of the rows, so that more than two threads are better off with buckets.
+constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 1024 * 1024, cached_bytes = 8 * 1024 * 1024;
+constexpr int threads_of_one = 2;
+// Sums of one row that leave room in L2 for a few more; wider rows are compacted in strips.
+constexpr std::int64_t row_bytes = 64 * 1024;
+// Rows of a block are added one to the other: 256 roundings of m2, and the cancellation in it, are below 1e-14.
+constexpr std::int64_t block_rows = 256, stretch_rows = 256;
+// Rows of a bucket are copied together, so that one call of the kernel sees many of them: half of an L1 at a time. A
+// row of 1 KB is worth a call of its own.
+constexpr std::int64_t panel_bytes = 16 * 1024, bytes_of_call = 1024;
+// A row of one line takes 4 ns to copy, a line from memory 100 ns to come.
+constexpr std::int64_t ahead = 24, line_bytes = 64, lines_ahead = 8;
 // Every part has cells of its own, 32 bytes a set: together below 6 % of x.
 constexpr std::int64_t max_parts = 16, bytes_of_part = 16;
 
 std::int64_t group_stride(std::int64_t columns) { return 3 * kernels::whole_packs(columns); }
+std::int64_t group_bytes(std::int64_t columns) {
+    return group_stride(columns) * static_cast<std::int64_t>(sizeof(double));
+}
+std::int64_t columns_of(const Nest& loops) { return loops.depth > 1 ? loops.loops[1].n : 1; }
 
-/// The sums of one part of the rows.
+/// Rows of one bucket, or of x in its order, whose sums are formed together.
+struct Part {
+    std::int64_t bucket, first, last;
+    Cell* cells = nullptr;  ///< of a bucket that has several parts
+};
+
+/// The sums of one worker.
 template <class X>
-class Part {
+class GroupedRows {
   public:
-    Part(const SelectedOperands& operands, const Selection& selection, const Nest& loops)
-        : operands_(operands),
-          labels_(elements_of(selection.labels)),
-          mask_(static_cast<const unsigned char*>(selection.where.data)),
+    GroupedRows(const kernels::Kernels<X>& kernels, const SelectedOperands& operands, const Selection& selection,
+                const Nest& loops, const RowBuckets* buckets, std::int64_t groups)
+        : kernels_(kernels),
+          selection_(selection),
+          buckets_(buckets),
+          center_(operands.center),
           nest_(loops),
-          rows_(loops.loops[0]),
-          columns_(loops.depth > 1 ? loops.loops[1].n : 1),
+          x_(static_cast<const X*>(operands.x.data) + loops.offset[op_x]),
+          x_row_(loops.loops[0].stride[op_x]),
+          columns_(columns_of(loops)),
           stride_(group_stride(columns_)),
-          sums_(static_cast<std::size_t>(selection.num_groups * stride_)),
-          counts_(static_cast<std::size_t>(selection.num_groups)) {}
+          sums_(static_cast<std::size_t>(groups * stride_)),
+          counts_(static_cast<std::size_t>(groups)),
+          begun_(static_cast<std::size_t>(groups)),
+          wrong_(static_cast<std::size_t>(groups * columns_)),
+          own_(wrong_.size()) {
+        const std::int64_t bytes = columns_ * static_cast<std::int64_t>(sizeof(X));
+        if (buckets == nullptr) return;
+        stretch_ = bytes >= bytes_of_call ? 1 : std::min(stretch_rows, panel_bytes / bytes);
+        if (stretch_ > 1) panel_.resize(static_cast<std::size_t>(stretch_ * columns_));
+    }
 
-    /// Adds rows `first` to `last` to the cells. False where a sum is not finite.
-    bool sum(const kernels::Kernels<X>& kernels, std::int64_t first, std::int64_t last, Cell* cells) {
-        std::fill(counts_.begin(), counts_.end(), 0);
-        std::int32_t group_of[stretch_rows];
-        for (std::int64_t row = first; row < last; row += stretch_rows) {
-            const std::int64_t n = std::min(stretch_rows, last - row);
-            find_groups(row, n, group_of);
-            kernels.grouped_sums({n, columns_, at(row), rows_.stride[op_x], group_of, sums_.data(), stride_});
-            for (std::int64_t i = 0; i < n; ++i) {
-                const std::int32_t group = group_of[i];
-                if (group >= 0 && counts_[static_cast<std::size_t>(group)] >= block_rows) finish(group, cells);
+    /// The cells of `groups` groups, of which there are no more than the worker has room for.
+    const Cell* sum(const Part& part, std::int64_t groups) {
+        cells_ = part.cells != nullptr ? part.cells : own_.data();
+        std::fill_n(counts_.begin(), groups, 0);
+        std::fill_n(begun_.begin(), groups, static_cast<unsigned char>(0));
+        any_wrong_ = false;
+        each_stretch(part, [&](const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
+            add(x, x_row, group_of, n);
+        });
+        for (std::int64_t group = 0; group < groups; ++group) {
+            if (counts_[static_cast<std::size_t>(group)] > 0) {
+                finish(group);
+            } else if (begun_[static_cast<std::size_t>(group)] == 0) {
+                std::fill_n(cells_ + group * columns_, columns_, empty_cell);
             }
         }
-        for (std::size_t group = 0; group < counts_.size(); ++group) {
-            if (counts_[group] > 0) finish(static_cast<std::int64_t>(group), cells);
-        }
-        return not_finite_ == 0;
+        if (any_wrong_) mend(part, groups);
+        return cells_;
     }
 
   private:
-    const X* at(std::int64_t row) const {
-        return static_cast<const X*>(operands_.x.data) + nest_.offset[op_x] + row * rows_.stride[op_x];
-    }
-
-    /// The groups of n rows; those that begin a block get the row as their shift.
-    void find_groups(std::int64_t row, std::int64_t n, std::int32_t* group_of) {
-        for (std::int64_t i = 0; i < n; ++i) {
-            const std::int64_t index = row + i;
-            const bool member = mask_ == nullptr || mask_[nest_.offset[op_where] + index * rows_.stride[op_where]] != 0;
-            const std::int64_t group =
-                member ? label_at(labels_, nest_.offset[op_labels] + index * rows_.stride[op_labels]) : -1;
-            group_of[i] = static_cast<std::int32_t>(std::max<std::int64_t>(-1, group));
-            if (group >= 0 && counts_[static_cast<std::size_t>(group)]++ == 0) begin(at(index), group);
+    /// Calls body(x, step from row to row, groups, n) for all rows of a part.
+    template <class Body>
+    void each_stretch(const Part& part, const Body& body) {
+        std::int32_t found[stretch_rows];
+        for (std::int64_t first = part.first; first < part.last; first += stretch_) {
+            const std::int64_t n = std::min(stretch_, part.last - first);
+            if (buckets_ == nullptr) {
+                find_groups(selection_, nest_.loops[0], nest_.offset, first, n, found);
+                body(x_ + first * x_row_, x_row_, found, n);
+            } else {
+                body(gather(first, n, part.last), columns_, buckets_->groups() + first, n);
+            }
         }
     }
 
+    /// The rows of the entries `first` to `first + n`, of which as many follow until `last`.
+    const X* gather(std::int64_t first, std::int64_t n, std::int64_t last) {
+        constexpr std::int64_t line = line_bytes / static_cast<std::int64_t>(sizeof(X));
+        const std::uint32_t* const rows = buckets_->rows();
+        const auto fetch = [&](std::int64_t entry) {
+            if (entry >= last) return;
+            const X* const p = x_ + rows[entry] * x_row_;
+            const std::int64_t fetched = std::min(columns_, lines_ahead * line);
+            for (std::int64_t i = 0; i < fetched; i += line) __builtin_prefetch(p + i);
+            __builtin_prefetch(p + fetched - 1);
+        };
+        if (panel_.empty()) {
+            fetch(first + 1);
+            return x_ + rows[first] * x_row_;
+        }
+        X* out = panel_.data();
+        for (std::int64_t i = 0; i < n; ++i, out += columns_) {
+            fetch(first + i + ahead);
+            std::copy_n(x_ + rows[first + i] * x_row_, columns_, out);
+        }
+        return panel_.data();
+    }
+
+    /// Adds n rows. A block that is full is finished before its group has more, so that it does not matter which other
+    /// groups have rows among its own.
+    void add(const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
+        std::int64_t from = 0;
+        const auto sum_until = [&](std::int64_t to) {
+            kernels_.grouped_sums(
+                {to - from, columns_, x + from * x_row, x_row, group_of + from, sums_.data(), stride_});
+            from = to;
+        };
+        for (std::int64_t i = 0; i < n; ++i) {
+            const std::int32_t group = group_of[i];
+            if (group < 0) continue;
+            std::int32_t& count = counts_[static_cast<std::size_t>(group)];
+            if (count++ == 0) begin(x + i * x_row, group);
+            if (count < block_rows) continue;
+            sum_until(i + 1);
+            finish(group);
+        }
+        sum_until(n);
+    }
+
+    /// A block of a group has its first row as shift.
     void begin(const X* x, std::int64_t group) {
         double* const c = sums_.data() + group * stride_;
         std::fill_n(c, stride_, 0.0);
-        for (std::int64_t i = 0; i < columns_ && operands_.center; ++i) {
+        for (std::int64_t i = 0; i < columns_ && center_; ++i) {
             const double value = static_cast<double>(promote(x[i]));
             c[i] = value - value == 0 ? value : 0;
         }
     }
 
-    /// Merges the block of a group into its cells, and begins another.
-    void finish(std::int64_t group, Cell* cells) {
+    /// Merges the block of a group into its cells.
+    void finish(std::int64_t group) {
         const double* const c = sums_.data() + group * stride_;
         const double *const s1 = c + stride_ / 3, *const s2 = s1 + stride_ / 3;
         const auto count = static_cast<double>(counts_[static_cast<std::size_t>(group)]);
         counts_[static_cast<std::size_t>(group)] = 0;
+        Cell* const cells = cells_ + group * columns_;
+        unsigned char& begun = begun_[static_cast<std::size_t>(group)];
+        double not_finite = 0;
         for (std::int64_t i = 0; i < columns_; ++i) {
-            merge(cells[group * columns_ + i],
-                  operands_.center ? cell_of_sums(count, c[i], s1[i], s2[i]) : Cell{count, 0, 0, s2[i]});
-            not_finite_ += (s1[i] - s1[i]) + (s2[i] - s2[i]);
+            const Cell cell = center_ ? cell_of_sums(count, c[i], s1[i], s2[i]) : Cell{count, 0, 0, s2[i]};
+            not_finite += (s1[i] - s1[i]) + (s2[i] - s2[i]);
+            if (begun != 0) {
+                merge(cells[i], cell);
+            } else {
+                cells[i] = cell;
+            }
+        }
+        begun = 1;
+        if (not_finite == 0) return;
+        if (!any_wrong_) std::fill(wrong_.begin(), wrong_.end(), static_cast<unsigned char>(0));
+        any_wrong_ = true;
+        for (std::int64_t i = 0; i < columns_; ++i) {
+            if (!std::isfinite(s1[i]) || !std::isfinite(s2[i]))
+                wrong_[static_cast<std::size_t>(group * columns_ + i)] = 1;
         }
     }
 
-    const SelectedOperands& operands_;
-    Elements labels_;
-    const unsigned char* mask_;
+    /// Sets of which a sum is not finite are merged from their elements, so that those are what decides.
+    void mend(const Part& part, std::int64_t groups) {
+        for (std::int64_t i = 0; i < groups * columns_; ++i) {
+            if (wrong_[static_cast<std::size_t>(i)] != 0) cells_[i] = empty_cell;
+        }
+        each_stretch(part, [&](const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
+            for (std::int64_t i = 0; i < n; ++i, x += x_row) {
+                if (group_of[i] < 0) continue;
+                const std::int64_t first = group_of[i] * columns_;
+                for (std::int64_t j = 0; j < columns_; ++j) {
+                    if (wrong_[static_cast<std::size_t>(first + j)] == 0) continue;
+                    const double value = static_cast<double>(promote(x[j]));
+                    merge(cells_[first + j], center_ ? Cell{1, value, 0, value - value} : Cell{1, 0, 0, value * value});
+                }
+            }
+        });
+    }
+
+    const kernels::Kernels<X>& kernels_;
+    const Selection& selection_;
+    const RowBuckets* buckets_;
+    bool center_, any_wrong_ = false;
     const Nest& nest_;
-    const Loop& rows_;
-    std::int64_t columns_, stride_;
+    const X* x_;
+    std::int64_t x_row_, columns_, stride_, stretch_ = stretch_rows;
+    Cell* cells_ = nullptr;
     std::vector<double> sums_;
     std::vector<std::int32_t> counts_;
-    double not_finite_ = 0;
+    std::vector<unsigned char> begun_, wrong_;  ///< of groups with a cell, of cells
+    std::vector<Cell> own_;
+    std::vector<X> panel_;
+};
+
+/// How the groups are divided: all of them in one bucket, or 2^shift in each.
+struct Division {
+    int shift = 0;
+    std::int64_t all, groups;
+
+    static Division in_one(std::int64_t of) { return {0, of, of}; }
+    static Division in_buckets(std::int64_t of, std::int64_t columns) {
+        int shift = 0;
+        while ((std::int64_t{2} << shift) * group_bytes(columns) <= bucket_bytes) ++shift;
+        return {shift, of, std::int64_t{1} << shift};
+    }
+    std::int64_t groups_of(std::int64_t bucket) const noexcept { return std::min(groups, all - bucket * groups); }
+};
+
+/// Parts of about equal size in each bucket: a cut by what is in them, never by threads.
+struct RowParts {
+    std::vector<Part> parts;
+    std::vector<Cell> cells;  ///< of buckets that have several
+    bool is_cut = false;
+
+    RowParts(const Division& division, const RowBuckets* buckets, std::int64_t rows, std::int64_t columns,
+             std::int64_t element_bytes) {
+        const std::int64_t count = buckets != nullptr ? buckets->buckets() : 1;
+        parts.reserve(static_cast<std::size_t>(count));
+        std::int64_t partial = 0;
+        for (std::int64_t bucket = 0; bucket < count; ++bucket) {
+            const std::int64_t first = buckets != nullptr ? buckets->first(bucket) : 0;
+            const std::int64_t n = (buckets != nullptr ? buckets->first(bucket + 1) : rows) - first;
+            const std::int64_t own = division.groups_of(bucket) * columns;
+            const std::int64_t cut = std::clamp<std::int64_t>(
+                n * columns * element_bytes / (bytes_of_part * own * static_cast<std::int64_t>(sizeof(Cell))), 1,
+                max_parts);
+            for (std::int64_t i = 0; i < cut; ++i)
+                parts.push_back({bucket, first + n * i / cut, first + n * (i + 1) / cut});
+            if (cut > 1) partial += cut * own;
+        }
+        is_cut = partial > 0;
+        cells.resize(static_cast<std::size_t>(partial));
+        Cell* next = cells.data();
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+            const bool follows = i > 0 && parts[i - 1].bucket == parts[i].bucket;
+            const bool leads = i + 1 < parts.size() && parts[i + 1].bucket == parts[i].bucket;
+            if (!follows && !leads) continue;
+            parts[i].cells = next;
+            next += division.groups_of(parts[i].bucket) * columns;
+        }
+    }
 };
 
 template <class X>
-bool sum_groups(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
-                const Nest& loops, int threads, Cell* cells) {
-    const std::int64_t rows = loops.loops[0].n, sets = loops.cells() * selection.num_groups;
-    const std::int64_t bytes = loops.size() * static_cast<std::int64_t>(sizeof(X));
-    const std::int64_t parts = std::clamp<std::int64_t>(
-        bytes / (bytes_of_part * sets * static_cast<std::int64_t>(sizeof(Cell))), 1, max_parts);
-    threads = static_cast<int>(std::min<std::int64_t>(threads, parts));
-    std::vector<Part<X>> workers;
-    workers.reserve(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) workers.emplace_back(operands, selection, loops);
-    std::vector<Cell> others(static_cast<std::size_t>((parts - 1) * sets));
-    std::atomic<bool> finite = true;
-    for_each_piece(parts, threads, [&](int worker, std::int64_t part) {
-        Cell* const own = part == 0 ? cells : others.data() + (part - 1) * sets;
-        std::fill_n(own, sets, empty_cell);
-        const std::int64_t first = rows * part / parts, last = rows * (part + 1) / parts;
-        if (!workers[static_cast<std::size_t>(worker)].sum(kernels_for<X>(table), first, last, own)) finite = false;
-    });
-    for (std::int64_t part = 1; part < parts; ++part) {
-        kernels_for<X>(table).merge_cells(cells, others.data() + (part - 1) * sets, sets);
+void sum_groups(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
+                const Nest& loops, int threads, const CellSink& sink) {
+    const kernels::Kernels<X>& kernels = kernels_for<X>(table);
+    const std::int64_t columns = columns_of(loops), groups = selection.num_groups;
+    const std::int64_t bytes = groups * group_bytes(columns), element = static_cast<std::int64_t>(sizeof(X));
+    const Loop& rows = loops.loops[0];
+    Division division = Division::in_one(groups);
+    std::optional<RowBuckets> buckets;
+    std::optional<RowParts> parts;
+    if (bytes > sums_bytes) {
+        division = Division::in_buckets(groups, columns);
+        buckets.emplace(selection, rows, loops.offset, division.shift, threads);
+        parts.emplace(division, &*buckets, rows.n, columns, element);
+        // Sums of groups that no bucket divides are the same, to the bit, without buckets.
+        if (threads <= threads_of_one && bytes <= cached_bytes && !parts->is_cut) {
+            division = Division::in_one(groups);
+            buckets.reset();
+            parts->parts = {{0, 0, rows.n}};
+        } else {
+            buckets->sort();
+        }
+    } else {
+        parts.emplace(division, nullptr, rows.n, columns, element);
     }
-    return finite;
+    const RowBuckets* const sorted = buckets ? &*buckets : nullptr;
+    const RowParts& cut = *parts;
+    const auto jobs = static_cast<std::int64_t>(cut.parts.size());
+    threads = static_cast<int>(std::min<std::int64_t>(threads, jobs));
+    std::vector<GroupedRows<X>> workers;
+    workers.reserve(static_cast<std::size_t>(threads));
+    for (int i = 0; i < threads; ++i)
+        workers.emplace_back(kernels, operands, selection, loops, sorted, division.groups_of(0));
+    const auto give = [&](std::int64_t bucket, const Cell* cells) {
+        sink(bucket * division.groups, division.groups_of(bucket), cells, nullptr);
+    };
+    for_each_piece(jobs, threads, [&](int worker, std::int64_t index) {
+        const Part& part = cut.parts[static_cast<std::size_t>(index)];
+        const Cell* const cells = workers[static_cast<std::size_t>(worker)].sum(part, division.groups_of(part.bucket));
+        if (part.cells == nullptr) give(part.bucket, cells);
+    });
+    for (std::size_t i = 0; i < cut.parts.size();) {
+        const Part& first = cut.parts[i++];
+        if (first.cells == nullptr) continue;
+        for (; i < cut.parts.size() && cut.parts[i].bucket == first.bucket; ++i)
+            kernels.merge_cells(first.cells, cut.parts[i].cells, division.groups_of(first.bucket) * columns);
+        give(first.bucket, first.cells);
+    }
 }
 
 }  // namespace
 
 bool are_grouped_columns(const Selection& selection, const Nest& loops) noexcept {
-    if (!selection.labels.given() || selection.sample_weight.given() || loops.depth < 1 || loops.depth > 2)
-        return false;
-    if (!is_selected(loops.loops[0])) return false;
-    const std::int64_t columns = loops.depth > 1 ? loops.loops[1].n : 1;
+    if (!selection.labels.given() || selection.sample_weight.given() || selection.num_groups == 0) return false;
+    if (loops.depth < 1 || loops.depth > 2 || !is_selected(loops.loops[0])) return false;
     if (loops.depth > 1) {
         const Loop& inner = loops.loops[1];
         if (inner.reduced || is_family(inner) || inner.stride[op_x] != 1) return false;
     }
-    const std::int64_t groups = selection.num_groups;
-    return groups > 0 && groups * group_stride(columns) * static_cast<std::int64_t>(sizeof(double)) <= sums_bytes &&
-           loops.loops[0].n >= rows_of_group * groups;
+    const std::int64_t bytes = group_bytes(columns_of(loops));
+    return bytes <= row_bytes || selection.num_groups * bytes <= sums_bytes;
 }
 
-bool grouped_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
-                     const Nest& loops, int threads, Cell* cells) {
-    return with_type(operands.x,
-                     [&]<class X>(X*) { return sum_groups<X>(table, operands, selection, loops, threads, cells); });
+void grouped_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
+                     const Nest& loops, int threads, const CellSink& sink) {
+    with_type(operands.x, [&]<class X>(X*) { sum_groups<X>(table, operands, selection, loops, threads, sink); });
 }
 
 }  // namespace anynorm::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Labels of rows that lie across columns: x is read once in the order of memory, and each row is added to the sums of
-// its group, which a cache holds. No label is sorted.
+// Labels of rows that lie across columns: each row is added to the sums of its group, which a cache holds. Where the
+// sums of all groups are too many for one, the rows are taken bucket by bucket of groups.
 #pragma once
 
 #include "members.hpp"
@@ -8,13 +8,12 @@
 
 namespace anynorm::detail {
 
-/// Whether the sets of a nest are columns of labelled rows, few enough for their sums to stay in L2 and many rows for
-/// each of them. `loops` are those of statistics_loops().
+/// Whether the sets of a nest are columns of labelled rows. `loops` are those of statistics_loops().
 bool are_grouped_columns(const Selection& selection, const Nest& loops) noexcept;
 
-/// As selected_moments(), in blocks of about 1024 rows of a group: equal to it up to rounding, with bits that do not
-/// depend on the number of threads. False, with cells that are worth nothing, where some sum is not finite.
-bool grouped_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
-                     const Nest& loops, int threads, Cell* cells);
+/// As selected_moments(), in blocks of 256 rows of a group: equal to it up to rounding, with bits that do not
+/// depend on the number of threads.
+void grouped_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
+                     const Nest& loops, int threads, const CellSink& sink);
 
 }  // namespace anynorm::detail

@@ -114,10 +114,11 @@ bool are_masked_columns(const Selection& selection, const Nest& loops) noexcept 
 }
 
 void masked_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
-                    const Nest& loops, int threads, Cell* cells) {
+                    const Nest& loops, int threads, const CellSink& sink) {
     const auto* const mask = static_cast<const unsigned char*>(selection.where.data) + loops.offset[op_where];
     const std::int64_t columns = loops.loops[1].n, strips = (columns + strip - 1) / strip;
     threads = static_cast<int>(std::min<std::int64_t>(threads, strips));
+    std::vector<Cell> cells(static_cast<std::size_t>(columns));
     with_type(operands.x, [&]<class X>(const X* x) {
         std::vector<Collector<X>> workers;
         workers.reserve(static_cast<std::size_t>(threads));
@@ -126,9 +127,10 @@ void masked_columns(const kernels::KernelTable& table, const SelectedOperands& o
             const std::int64_t first = index * strip;
             workers[static_cast<std::size_t>(worker)].run(x + loops.offset[op_x] + first,
                                                           mask + first * loops.loops[1].stride[op_where], loops,
-                                                          std::min(strip, columns - first), cells + first);
+                                                          std::min(strip, columns - first), cells.data() + first);
         });
     });
+    sink(0, 1, cells.data(), nullptr);
 }
 
 }  // namespace anynorm::detail

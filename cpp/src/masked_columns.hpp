@@ -11,8 +11,8 @@ namespace anynorm::detail {
 /// statistics_loops().
 bool are_masked_columns(const Selection& selection, const Nest& loops) noexcept;
 
-/// As selected_moments(), to the bit. Throws std::bad_alloc before anything is written.
+/// As selected_moments(), to the bit.
 void masked_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,
-                    const Nest& loops, int threads, Cell* cells);
+                    const Nest& loops, int threads, const CellSink& sink);
 
 }  // namespace anynorm::detail

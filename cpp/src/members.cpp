@@ -27,15 +27,17 @@ bool labels_rise(const Selection& selection, const Nest& nest) noexcept {
     if (!selection.labels.given() || selection.where.given()) return false;
     const Nest space = loops_that(nest, is_selected);
     if (space.depth != 1) return false;
-    const Elements labels = elements_of(selection.labels);
-    std::int64_t last = -1;
-    for (std::int64_t i = 0; i < space.loops[0].n; ++i) {
-        const std::int64_t label = label_at(labels, nest.offset[op_labels] + i * space.loops[0].stride[op_labels]);
-        if (label < 0 && last < 0) continue;  // those that exclude come first, in any order
-        if (label < last) return false;
-        last = label;
-    }
-    return true;
+    const std::int64_t step = space.loops[0].stride[op_labels];
+    return with_labels(elements_of(selection.labels), [&](const auto* labels) {
+        labels += nest.offset[op_labels];
+        std::int64_t last = -1;
+        for (std::int64_t i = 0; i < space.loops[0].n; ++i) {
+            const std::int64_t label = std::max<std::int64_t>(-1, labels[i * step]);  // those that exclude come first
+            if (label < last) return false;
+            last = label;
+        }
+        return true;
+    });
 }
 
 Members::Members(const Selection& selection, const Nest& nest, int threads)
@@ -73,14 +75,16 @@ void Members::find_ranges(const Selection& selection) {
 void Members::find_stretches(const Selection& selection) {
     kind_ = Kind::ranges;
     table_.assign(static_cast<std::size_t>(2 * groups_), 0);
-    const Elements labels = elements_of(selection.labels);
-    for (std::int64_t position = 0; position < positions_; ++position) {
-        const std::int64_t label =
-            label_at(labels, space_.offset[op_labels] + position * space_.loops[0].stride[op_labels]);
-        if (label < 0) continue;
-        std::int64_t* const range = table_.data() + 2 * label;
-        if (range[1]++ == 0) range[0] = position;
-    }
+    const std::int64_t step = space_.loops[0].stride[op_labels];
+    with_labels(elements_of(selection.labels), [&](const auto* labels) {
+        labels += space_.offset[op_labels];
+        for (std::int64_t position = 0; position < positions_; ++position) {
+            const std::int64_t label = labels[position * step];
+            if (label < 0) continue;
+            std::int64_t* const range = table_.data() + 2 * label;
+            if (range[1]++ == 0) range[0] = position;
+        }
+    });
 }
 
 /// Calls body(position, offset of its label, offset of its mask) for a stretch of positions.

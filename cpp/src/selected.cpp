@@ -10,6 +10,7 @@
 #include "masked_columns.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "scratch.hpp"
 #include "selected_apply.hpp"
 #include "selected_moments.hpp"
 #include "statistics_views.hpp"
@@ -19,8 +20,28 @@ namespace {
 
 constexpr Operand op_weight2 = op_grad_output;
 
-void store_at(const TensorView& view, std::int64_t offset, double value) {
-    if (view.given()) static_cast<double*>(view.data)[offset] = value;
+/// Writes value_of(0), value_of(1), ... to the sets of `count` groups from `first` on, which are `step` apart in a
+/// view.
+template <class Value>
+void store_values(const TensorView& view, const Nest& kept, Operand operand, std::int64_t step, std::int64_t first,
+                  std::int64_t count, const Value& value_of) {
+    auto* const data = static_cast<double*>(view.data);
+    const int outside = kept.depth > 0 ? kept.depth - 1 : 0;
+    const std::int64_t n = kept.depth > 0 ? kept.loops[outside].n : 1;
+    const std::int64_t stride = kept.depth > 0 ? kept.loops[outside].stride[operand] : 0;
+    std::int64_t set = 0;
+    const auto store_run = [&](double* to) {
+        for (std::int64_t i = 0; i < n; ++i) to[i * stride] = value_of(set + i);
+        set += n;
+    };
+    for (std::int64_t group = first; group < first + count; ++group) {
+        double* const to = data + group * step;
+        if (outside == 0) {
+            store_run(to + kept.offset[operand]);
+        } else {
+            walk(kept, outside, [&](const std::int64_t* offset) { store_run(to + offset[operand]); });
+        }
+    }
 }
 
 /// x + residual, in pieces of its own: the members of a set may lie anywhere.
@@ -36,26 +57,64 @@ void add_residual(const SelectedCall& call, const kernels::KernelTable& table, i
     });
 }
 
+/// The coefficients of all sets in the type C that a call computes in: mean, mean_lo and rstd of a group's cells, then
+/// those of the next group, so that a row whose group lies anywhere finds them together.
+template <class C>
+class SelectedCoefficients {
+  public:
+    SelectedCoefficients(const kernels::Kernels<C>& kernels, double eps, std::int64_t groups, std::int64_t group_cells)
+        : kernels_(kernels),
+          eps_(eps),
+          group_cells_(group_cells),
+          size_(groups * step()),
+          memory_(static_cast<std::size_t>(size_) * sizeof(C)),
+          first_(reinterpret_cast<C*>(memory_.data())) {}
+
+    /// From one group to the next.
+    std::int64_t step() const noexcept { return 3 * group_cells_; }
+    Coefficients<C> of_group(std::int64_t group) const noexcept {
+        C* const first = first_ + group * step();
+        return {first, first + group_cells_, first + 2 * group_cells_};
+    }
+    bool exceed_cache() const noexcept {
+        constexpr std::int64_t cache_bytes = 256 * 1024;
+        return size_ * static_cast<std::int64_t>(sizeof(C)) > cache_bytes;
+    }
+
+    /// From the cells of the groups from `first` on.
+    void fill(std::int64_t first, std::int64_t count, const Cell* cells) const noexcept {
+        for (std::int64_t group = first; group < first + count; ++group, cells += group_cells_) {
+            const Coefficients<C> to = of_group(group);
+            kernels_.coefficients(cells, group_cells_, eps_, to.mean, to.mean_lo, to.rstd);
+        }
+    }
+
+  private:
+    const kernels::Kernels<C>& kernels_;
+    double eps_;
+    std::int64_t group_cells_, size_;
+    Scratch memory_;
+    C* first_;
+};
+
 /// A is the type of x and y, or the one to compute in.
 template <class A>
-void apply_selected(const SelectedCall& call, const Nest& nest, const Cell* cells, const Plan& plan,
+void apply_selected(const SelectedCall& call, const SelectedCoefficients<kernels::Compute<A>>& sets, const Plan& plan,
                     const kernels::KernelTable& table) {
     using C = kernels::Compute<A>;
     const kernels::Kernels<A>& kernels = kernels_for<A>(table);
-    const std::int64_t group_cells = nest.cells(), sets = group_cells * group_count(call.selection);
-    const auto memory = std::make_unique_for_overwrite<C[]>(static_cast<std::size_t>(3 * sets));
-    const Coefficients<C> coefficients{memory.get(), memory.get() + sets, memory.get() + 2 * sets};
-    kernels.coefficients(cells, sets, call.eps, coefficients.mean, coefficients.mean_lo, coefficients.rstd);
+    const Coefficients<C> coefficients = sets.of_group(0);
     C one = 1, zero = 0;
     SelectedApply apply{{elements_of(call.x), elements_of(call.y), {&one, stored_as<C>()}, {&zero, stored_as<C>()}},
                         call.selection,
                         call.excluded,
-                        group_cells};
+                        sets.step(),
+                        sets.exceed_cache()};
     if (call.weight.given()) apply.operands.weight = elements_of(call.weight);
     if (call.bias.given()) apply.operands.bias = elements_of(call.bias);
     apply.operands.epilogue = call.epilogue;
     const TensorView& read = call.residual.given() ? call.input : call.x;
-    apply.operands.stream = read.data != call.y.data && passes_caches(nest.size(), call.y.dtype);
+    apply.operands.stream = read.data != call.y.data && passes_caches(plan.nest.size(), call.y.dtype);
     for_each_piece(plan.elements.pieces, plan.threads, [&](int, std::int64_t index) {
         selected_apply<A>(kernels, apply, piece_of(plan.nest, plan.elements, index), coefficients);
     });
@@ -100,35 +159,31 @@ void load_selected(const MomentsView& given, const Selection& selection, bool ce
     }
 }
 
-void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, const Cell* cells,
-                    const double* weight2) noexcept {
+void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, std::int64_t first,
+                    std::int64_t count, const Cell* cells, const double* weight2) noexcept {
     if (!out.given()) return;
     const GroupedMoments grouped(out, selection);
     const Nest kept = kept_loops(nest);
-    for (std::int64_t group = 0; group < group_count(selection); ++group) {
-        walk(kept, kept.depth, [&](const std::int64_t* offset) {
-            store_at(grouped.first.count, offset[op_count] + group * grouped.count_step, cells->count);
-            store_at(grouped.first.mean, offset[op_mean] + group * grouped.mean_step, cells->mean);
-            store_at(grouped.first.m2, offset[op_m2] + group * grouped.m2_step, cells->m2);
-            store_at(grouped.first.weight2, offset[op_weight2] + group * grouped.weight2_step,
-                     weight2 != nullptr ? *weight2++ : cells->count);
-            store_at(grouped.first.mean_low, offset[op_mean_low] + group * grouped.mean_low_step, cells->mean_lo);
-            ++cells;
-        });
-    }
+    const auto store = [&](const TensorView& view, Operand operand, std::int64_t step, const auto& value_of) {
+        if (view.given()) store_values(view, kept, operand, step, first, count, value_of);
+    };
+    store(grouped.first.count, op_count, grouped.count_step, [&](std::int64_t set) { return cells[set].count; });
+    store(grouped.first.mean, op_mean, grouped.mean_step, [&](std::int64_t set) { return cells[set].mean; });
+    store(grouped.first.m2, op_m2, grouped.m2_step, [&](std::int64_t set) { return cells[set].m2; });
+    store(grouped.first.weight2, op_weight2, grouped.weight2_step,
+          [&](std::int64_t set) { return weight2 != nullptr ? weight2[set] : cells[set].count; });
 }
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
-                         const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2) {
-    if (weight2 == nullptr && are_grouped_columns(selection, loops) && !labels_rise(selection, loops) &&
-        grouped_columns(table, operands, selection, loops, threads, cells)) {
-        return;
+                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink) {
+    if (are_grouped_columns(selection, loops) && !labels_rise(selection, loops)) {
+        return grouped_columns(table, operands, selection, loops, threads, sink);
     }
-    if (weight2 == nullptr && are_masked_columns(selection, loops)) {
-        return masked_columns(table, operands, selection, loops, threads, cells);
+    if (are_masked_columns(selection, loops)) {
+        return masked_columns(table, operands, selection, loops, threads, sink);
     }
     const Members members(selection, loops, threads);
-    selected_moments(table, operands, loops, members, threads, cells, weight2);
+    selected_moments(table, operands, loops, members, threads, sink);
 }
 
 namespace {
@@ -143,7 +198,41 @@ void run_empty(const SelectedCall& call) {
     std::vector<Cell> cells(static_cast<std::size_t>(given.cells() * group_count(call.selection)));
     if (cells.empty()) return;
     load_selected(call.given, call.selection, true, given, cells.data());
-    store_selected(call.moments, call.selection, nest_of(call.moments), cells.data(), nullptr);
+    store_selected(call.moments, call.selection, nest_of(call.moments), 0, group_count(call.selection), cells.data(),
+                   nullptr);
+}
+
+/// Calls `then` with the cells of all groups, which the caller has or which are summed, when they are stored.
+void find_statistics(const SelectedCall& call, const kernels::KernelTable& table, const Plan& plan,
+                     const CellSink& then) {
+    const auto nest_of = [&](const MomentsView& moments) {
+        return make_moments_nest(call.x, call.y, call.reduced, call.selection, moments);
+    };
+    const Nest output = nest_of(call.moments);
+    const auto take = [&](std::int64_t first, std::int64_t count, const Cell* cells, const double* squares) {
+        store_selected(call.moments, call.selection, output, first, count, cells, squares);
+        then(first, count, cells, squares);
+    };
+    if (call.given.given()) {
+        const std::int64_t groups = group_count(call.selection), sets = groups * plan.nest.cells();
+        const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(sets));
+        if (call.residual.given()) add_residual(call, table, plan.threads);
+        load_selected(call.given, call.selection, call.center, nest_of(call.given), cells.get());
+        return take(0, groups, cells.get(), nullptr);
+    }
+    if (call.residual.given()) add_residual(call, table, plan.threads);
+    const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
+    selected_statistics(table, operands, call.selection, statistics_loops(plan.nest), plan.threads, take);
+}
+
+template <class A>
+void normalize_selected(const SelectedCall& call, const Plan& plan, const kernels::KernelTable& table) {
+    using C = kernels::Compute<A>;
+    SelectedCoefficients<C> sets(kernels_for<C>(table), call.eps, group_count(call.selection), plan.nest.cells());
+    find_statistics(call, table, plan, [&](std::int64_t first, std::int64_t count, const Cell* cells, const double*) {
+        sets.fill(first, count, cells);
+    });
+    apply_selected<A>(call, sets, plan, table);
 }
 
 }  // namespace
@@ -155,9 +244,6 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     if (call.weight.given()) strides.set(op_weight, broadcast_strides(call.weight, call.x));
     if (call.bias.given()) strides.set(op_bias, broadcast_strides(call.bias, call.x));
     const Nest nest = make_selected_nest(call.x, call.reduced, call.selection, strides);
-    const auto nest_of = [&](const MomentsView& moments) {
-        return make_moments_nest(call.x, call.y, call.reduced, call.selection, moments);
-    };
     PlanRequest request;
     request.element_bytes =
         static_cast<std::int64_t>(std::max(size_of(call.x.dtype), call.y.given() ? size_of(call.y.dtype) : 0));
@@ -166,32 +252,17 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     request.threads = threads.count();
     const Plan plan = make_plan(nest, request);
     threads.keep(plan.threads);
-    const std::int64_t sets = nest.cells() * group_count(call.selection);
-    const auto cells = std::make_unique_for_overwrite<Cell[]>(static_cast<std::size_t>(sets));
-    std::vector<double> weight2(
-        static_cast<std::size_t>(call.moments.weight2.given() && call.selection.sample_weight.given() ? sets : 0));
-    double* const squares = weight2.empty() ? nullptr : weight2.data();
-    const Nest loops = statistics_loops(nest);
-
-    if (call.residual.given()) add_residual(call, table, plan.threads);
-    if (call.given.given()) {
-        load_selected(call.given, call.selection, call.center, nest_of(call.given), cells.get());
-    } else {
-        const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
-        selected_statistics(table, operands, call.selection, loops, plan.threads, cells.get(), squares);
+    if (!call.y.given()) {
+        return find_statistics(call, table, plan, [](std::int64_t, std::int64_t, const Cell*, const double*) {});
     }
-    if (call.moments.given()) {
-        store_selected(call.moments, call.selection, nest_of(call.moments), cells.get(), squares);
-    }
-    if (!call.y.given()) return;
     with_type(elements_of(call.x), [&]<class X>(X*) {
         if constexpr (!std::is_same_v<X, double>) {
-            if (call.y.dtype == DType::f64) return apply_selected<double>(call, nest, cells.get(), plan, table);
+            if (call.y.dtype == DType::f64) return normalize_selected<double>(call, plan, table);
         }
         if (call.x.dtype != call.y.dtype || call.epilogue.given()) {
-            return apply_selected<kernels::Compute<X>>(call, nest, cells.get(), plan, table);
+            return normalize_selected<kernels::Compute<X>>(call, plan, table);
         }
-        apply_selected<X>(call, nest, cells.get(), plan, table);
+        normalize_selected<X>(call, plan, table);
     });
 }
 

@@ -26,18 +26,17 @@ Nest make_moments_nest(const TensorView& x, const TensorView& y, AxisSet reduced
 /// Its loops as the statistics see them: those that Members are found along.
 Nest statistics_loops(const Nest& nest) noexcept;
 
-/// Fills the cells of all sets from x, by the way that suits the selection; `loops` are those of statistics_loops().
-/// Throws std::bad_alloc.
+/// As selected_moments(), by the way that suits the selection; `loops` are those of statistics_loops().
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
-                         const Selection& selection, const Nest& loops, int threads, Cell* cells, double* weight2);
+                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink);
 
 /// Fills the cells of all groups from moments that the caller has; `nest` is theirs.
 void load_selected(const MomentsView& given, const Selection& selection, bool center, const Nest& nest, Cell* cells);
 
-/// Writes the cells of all groups to where the caller wants them; `nest` is that of the moments. `weight2` is nullptr
-/// where weights were not summed.
-void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, const Cell* cells,
-                    const double* weight2) noexcept;
+/// Writes the cells of `count` groups from `first` on to where the caller wants them; `nest` is that of the moments.
+/// `weight2` is nullptr where weights were not summed.
+void store_selected(const MomentsView& out, const Selection& selection, const Nest& nest, std::int64_t first,
+                    std::int64_t count, const Cell* cells, const double* weight2) noexcept;
 
 struct SelectedCall {
     const Selection& selection;

@@ -84,15 +84,18 @@ class SelectedWriter {
 
     /// Rows with labels of their own: the kernel looks up the statistics of each.
     void run_labelled(const std::int64_t* offset) {
-        constexpr std::int64_t most = 1024;
-        std::int32_t group_of[most];
+        std::int32_t group_of[most_rows];
+        // Coefficients of so many rows are fetched before the first of them is written: 100 ns each on their own.
+        const std::int64_t row_bytes = 3 * inner_.n * static_cast<std::int64_t>(sizeof(C));
+        const bool fetches = apply_.far && row_bytes <= max_fetched;
+        const std::int64_t most =
+            fetches ? std::clamp<std::int64_t>(fetched_bytes / row_bytes, 1, most_rows) : most_rows;
         for (std::int64_t row = 0; row < rows_.n;) {
-            std::int64_t count = 0;
-            for (; row + count < rows_.n && count < most; ++count) {
-                const std::int64_t group =
-                    group_at(at(offset, op_labels, row + count), at(offset, op_where, row + count));
-                if (group < 0) break;
-                group_of[count] = static_cast<std::int32_t>(group);
+            std::int64_t count = find_members(offset, row, std::min(most, rows_.n - row), group_of);
+            for (std::int64_t i = 0; fetches && i < count; ++i) {
+                const C* const first = coefficients_.mean + group_of[i] * apply_.group_step + offset[op_cell];
+                const auto* const bytes = reinterpret_cast<const char*>(first);
+                for (std::int64_t byte = 0; byte < row_bytes; byte += line) __builtin_prefetch(bytes + byte);
             }
             if (count > 0) {
                 run_kernel(offset, row, count, 0, group_of);
@@ -102,6 +105,22 @@ class SelectedWriter {
             }
             row += count;
         }
+    }
+
+    /// The groups of up to n rows from `row` on, until one that is in none; returns how many they are.
+    std::int64_t find_members(const std::int64_t* offset, std::int64_t row, std::int64_t n,
+                              std::int32_t* group_of) const {
+        const std::int64_t label_step = rows_.stride[op_labels], mask_step = rows_.stride[op_where];
+        const unsigned char* const is_member = mask_ == nullptr ? nullptr : mask_ + at(offset, op_where, row);
+        return with_labels(elements_of(apply_.selection.labels), [&](const auto* labels) {
+            labels += at(offset, op_labels, row);
+            for (std::int64_t i = 0; i < n; ++i) {
+                const std::int64_t label = labels[i * label_step];
+                if (label < 0 || (is_member != nullptr && is_member[i * mask_step] == 0)) return i;
+                group_of[i] = static_cast<std::int32_t>(label);
+            }
+            return n;
+        });
     }
 
     /// Elements that are each in or out, or of a group: short rows that follow each other share a tile.
@@ -148,8 +167,11 @@ class SelectedWriter {
                     const std::int32_t* group_of) {
         // Shorter stretches would spend their time on the fence behind them.
         constexpr std::int64_t long_stretch = 4096;
+        // Of rows that look up their statistics one of 16 elements takes 17 ns past the caches, 10 through them.
+        // Shorter ones are joined to lines on that way, longer ones have whole lines.
+        const bool looks_up = group_of != nullptr && inner_.n >= 16 && inner_.n < 32;
         AffineArgs<A> args = arguments(offset, row, 0);
-        const std::int64_t cell = group * apply_.group_cells + at(offset, op_cell, row);
+        const std::int64_t cell = group * apply_.group_step + at(offset, op_cell, row);
         args.rows = rows;
         args.n = inner_.n;
         args.mean = coefficients_.mean + cell;
@@ -159,11 +181,11 @@ class SelectedWriter {
         args.bias = static_cast<const C*>(operands_.bias.data) + at(offset, op_bias, row);
         args.x_row = rows_.stride[op_x];
         args.y_row = rows_.stride[op_y];
-        args.stat_row = group_of != nullptr ? apply_.group_cells : rows_.stride[op_cell];
+        args.stat_row = group_of != nullptr ? apply_.group_step : rows_.stride[op_cell];
         args.stat_of = group_of;
         args.weight_row = rows_.stride[op_weight];
         args.bias_row = rows_.stride[op_bias];
-        args.stream = operands_.stream && rows * inner_.n >= long_stretch;
+        args.stream = operands_.stream && rows * inner_.n >= long_stretch && !looks_up;
         const auto varies = [&](Operand operand) { return inner_.n > 1 && inner_.stride[operand] != 0; };
         kernels_.affine[kernels::affine_index(varies(op_cell), varies(op_weight), varies(op_bias))](args);
     }
@@ -224,7 +246,7 @@ class SelectedWriter {
             return;
         }
         if (one_group) {
-            const std::int64_t first = group * apply_.group_cells + cell, step = inner_.stride[op_cell];
+            const std::int64_t first = group * apply_.group_step + cell, step = inner_.stride[op_cell];
             copy_cells(mean_ + to, coefficients_.mean + first, step, n);
             copy_cells(mean_lo_ + to, coefficients_.mean_lo + first, step, n);
             copy_cells(rstd_ + to, coefficients_.rstd + first, step, n);
@@ -248,8 +270,8 @@ class SelectedWriter {
                 group_at(labels + i * inner_.stride[op_labels], where + i * inner_.stride[op_where]);
             is_member_[to + i] = own >= 0 ? 1 : 0;
             const std::int64_t index =
-                std::max<std::int64_t>(own, 0) * apply_.group_cells + cell + i * inner_.stride[op_cell];
-            const bool any = apply_.group_cells > 0 && own >= 0;
+                std::max<std::int64_t>(own, 0) * apply_.group_step + cell + i * inner_.stride[op_cell];
+            const bool any = apply_.group_step > 0 && own >= 0;
             mean_[to + i] = any ? coefficients_.mean[index] : 0;
             mean_lo_[to + i] = any ? coefficients_.mean_lo[index] : 0;
             rstd_[to + i] = any ? coefficients_.rstd[index] : 0;
@@ -329,6 +351,9 @@ class SelectedWriter {
         if (apply_.excluded == Excluded::input && operands_.x.data == operands_.y.data) return;
         exclude_run(at(offset, op_x, row), at(offset, op_y, row), inner_.n);
     }
+
+    static constexpr std::int64_t most_rows = 1024, line = 64;
+    static constexpr std::int64_t fetched_bytes = 64 * 1024, max_fetched = 1024;
 
     const Kernels<A>& kernels_;
     const SelectedApply& apply_;

@@ -14,10 +14,12 @@ struct SelectedApply {
     ApplyOperands operands;
     const Selection& selection;
     Excluded excluded = Excluded::zero;
-    std::int64_t group_cells = 0;  ///< from a group's cells to those of the next
+    std::int64_t group_step = 0;  ///< from the coefficients of a group's cell to those of the next group's
+    bool far = false;             ///< the coefficients are more than a cache holds, and groups come in any order
 };
 
 /// Walks the piece with x, y, the parameters, the cells of a group, labels and mask; A as for apply_piece().
+/// `coefficients` are those of group 0.
 template <class A>
 void selected_apply(const kernels::Kernels<A>& kernels, const SelectedApply& apply, const Nest& piece,
                     const CoefficientsOf<A>& coefficients) noexcept;

@@ -127,7 +127,11 @@ class Run {
         } else {
             const Nest loops = statistics_loops(caller_);
             const SelectedOperands operands{call_.of.x, elements_of(call_.selection.sample_weight), call_.of.center};
-            selected_statistics(*call_.of.table, operands, call_.selection, loops, threads_, cells_, nullptr);
+            const std::int64_t group_cells = caller_.cells();
+            selected_statistics(*call_.of.table, operands, call_.selection, loops, threads_,
+                                [&](std::int64_t first, std::int64_t count, const Cell* cells, const double*) {
+                                    std::copy_n(cells, count * group_cells, cells_ + first * group_cells);
+                                });
         }
         for_each_task(count_, [&](std::int64_t first, std::int64_t last) {
             kernels_.coefficients(cells_ + first, last - first, call_.of.eps, sets_.mean + first, sets_.mean_lo + first,

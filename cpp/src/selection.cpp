@@ -19,8 +19,14 @@ void for_each_element(const TensorView& view, Body&& body) {
     const Nest nest = make_nest(view, 0, strides);
     Loop inner{1, false, {}};
     if (nest.depth > 0) inner = nest.loops[nest.depth - 1];
+    const std::int64_t step = inner.stride[op_x];
     walk(nest, std::max(0, nest.depth - 1), [&](const std::int64_t* offset) {
-        for (std::int64_t i = 0; i < inner.n; ++i) body(offset[op_x] + i * inner.stride[op_x]);
+        const std::int64_t first = offset[op_x];
+        if (step == 1) {
+            for (std::int64_t i = 0; i < inner.n; ++i) body(first + i);
+        } else {
+            for (std::int64_t i = 0; i < inner.n; ++i) body(first + i * step);
+        }
     });
 }
 
@@ -42,8 +48,9 @@ void check_labels(const char* caller, const Selection& selection, const TensorVi
         fail(caller, "num_groups of at least 0", std::to_string(selection.num_groups));
     }
     std::int64_t largest = -1;
-    const Elements elements = elements_of(labels);
-    for_each_element(labels, [&](std::int64_t offset) { largest = std::max(largest, label_at(elements, offset)); });
+    with_labels(elements_of(labels), [&](const auto* p) {
+        for_each_element(labels, [&](std::int64_t offset) { largest = std::max<std::int64_t>(largest, p[offset]); });
+    });
     if (largest >= selection.num_groups) {
         fail(caller, "labels below num_groups=" + std::to_string(selection.num_groups), std::to_string(largest));
     }
@@ -99,11 +106,12 @@ void check_positions(const char* caller, const Selection& selection, const Tenso
 void check_sample_weight(const char* caller, const TensorView& weight, const TensorView& x) {
     check_statistic(caller, "sample_weight", weight);
     check_broadcasts(caller, "sample_weight", weight, x);
-    const Elements elements = elements_of(weight);
     double wrong = 0;  // one of those that do not fit, if any
-    for_each_element(weight, [&](std::int64_t offset) {
-        const double value = element_at(elements, offset);
-        if (!(value >= 0 && std::isfinite(value))) wrong = value;
+    with_type(elements_of(weight), [&](const auto* p) {
+        for_each_element(weight, [&](std::int64_t offset) {
+            const double value = static_cast<double>(promote(p[offset]));
+            if (!(value >= 0 && std::isfinite(value))) wrong = value;
+        });
     });
     if (wrong != 0) fail(caller, "sample_weight that is finite and at least 0", number_text(wrong));
 }

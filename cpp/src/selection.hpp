@@ -59,6 +59,13 @@ inline std::int64_t label_at(const Elements& labels, std::int64_t offset) noexce
                                       : static_cast<const std::int64_t*>(labels.data)[offset];
 }
 
+/// Calls body(p) with labels or offsets as a pointer to their type: loops over many of them know it.
+template <class Body>
+decltype(auto) with_labels(const Elements& labels, Body&& body) {
+    if (labels.dtype == DType::i32) return body(static_cast<const std::int32_t*>(labels.data));
+    return body(static_cast<const std::int64_t*>(labels.data));
+}
+
 /// Where each segment begins and ends.
 class Segments {
   public:

@@ -93,12 +93,12 @@ struct MomentsOptions {
 /// @throws std::invalid_argument for an axis out of range or named twice, and for an output of another dtype or
 ///         shape, or one that overlaps x or itself; for a selection that does not fit; nothing has been written then.
 ///
-/// The moments of a selected set are those of its elements, compacted in the order of memory, to the bit; but for few
-/// labels of many rows that lie across columns, which are summed as they come: within 1e-14, on any number of threads
-/// the same bits.
+/// The moments of a selected set are those of its elements, compacted in the order of memory, to the bit; but for
+/// labels of rows that lie across columns and do not rise, which are added row by row: within 1e-14, on any number of
+/// threads the same bits.
 ///
-/// Cost: reads x once; extra memory below 1 % of x. With a selection up to 40 bytes a set beside it, with labels 4
-/// bytes for each (12 while they are sorted).
+/// Cost: reads x once; extra memory below 1 % of x. With a selection up to 40 bytes a set beside it, with labels up
+/// to 12 bytes for each.
 void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, const MomentsOptions& options = {});
 
 }  // namespace anynorm::inline ANYNORM_ABI

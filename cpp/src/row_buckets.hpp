@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Labelled rows by the hundreds or thousands of groups that they belong to: one counting sort over a number of buckets
+// that a cache can write to, instead of one over all groups.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "selection.hpp"
+
+namespace anynorm::detail {
+
+/// Bucket b has the rows of the groups b << shift to (b + 1) << shift, in the order of rows. 8 bytes a row.
+class RowBuckets {
+  public:
+    /// `rows` is the loop that labels, and a mask if there is one, vary along; of a nest that starts at `offset`.
+    /// Counts the rows of each bucket: reads labels and mask. Throws std::bad_alloc.
+    RowBuckets(const Selection& selection, const Loop& rows, const std::int64_t* offset, int shift, int threads);
+
+    /// Finds the entries. Throws std::bad_alloc.
+    void sort();
+
+    std::int64_t buckets() const noexcept { return static_cast<std::int64_t>(starts_.size()) - 1; }
+    /// The entries of a bucket are those from first(bucket) to first(bucket + 1).
+    std::int64_t first(std::int64_t bucket) const noexcept { return starts_[static_cast<std::size_t>(bucket)]; }
+    /// The row of each entry, and its group counted from the first of its bucket.
+    const std::uint32_t* rows() const noexcept { return rows_.get(); }
+    const std::int32_t* groups() const noexcept { return groups_.get(); }
+
+  private:
+    template <class Body>
+    void each_part(const Body& body);
+
+    const Selection& selection_;
+    const Loop& loop_;
+    const std::int64_t* offset_;
+    int shift_, threads_;
+    std::int64_t parts_;
+    std::vector<std::uint32_t> counts_;  ///< of each part of the rows and each bucket
+    std::vector<std::int64_t> starts_;
+    std::unique_ptr<std::uint32_t[]> rows_;
+    std::unique_ptr<std::int32_t[]> groups_;
+};
+
+/// The groups of `n` rows from `row` on, -1 for those that are in none.
+void find_groups(const Selection& selection, const Loop& rows, const std::int64_t* offset, std::int64_t row,
+                 std::int64_t n, std::int32_t* group_of) noexcept;
+
+}  // namespace anynorm::detail

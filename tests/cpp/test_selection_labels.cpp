@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// Labels of rows that lie across columns, few and many, against a loop over their sets: sums that are kept in a cache,
+// bucket by bucket of groups.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "anynorm/anynorm.hpp"
+#include "oracle.hpp"
+#include "support.hpp"
+#include "tensor.hpp"
+
+namespace anynorm::test {
+namespace {
+
+/// How labels follow each other.
+enum class Order : std::uint8_t { random, falling, ends, one_group };
+
+struct Labelled {
+    const char* name;
+    std::int64_t rows, columns, groups;
+    Order order = Order::random;
+    bool mask = false, wide_labels = true;
+
+    friend void PrintTo(const Labelled& self, std::ostream* out) { *out << self.name; }
+};
+
+/// Beside the few labels of test_selection.cpp: sums of more than 1 MB, of 384 bytes a group and 16 columns, are sorted
+/// into buckets.
+const std::vector<Labelled>& labelled() {
+    static const std::vector<Labelled> result = {
+        {.name = "few_rows", .rows = 60, .columns = 16, .groups = 5000},
+        {.name = "many", .rows = 9000, .columns = 16, .groups = 5000},
+        {.name = "many_and_a_mask", .rows = 9000, .columns = 16, .groups = 5000, .mask = true, .wide_labels = false},
+        {.name = "one_column", .rows = 9000, .columns = 1, .groups = 4000, .wide_labels = false},
+        {.name = "ragged", .rows = 5000, .columns = 5, .groups = 3001},
+        {.name = "ragged_17", .rows = 5000, .columns = 17, .groups = 3001, .mask = true},
+        {.name = "rows_of_a_call", .rows = 700, .columns = 300, .groups = 200},
+        {.name = "rows_that_are_compacted", .rows = 60, .columns = 3000, .groups = 20},
+        {.name = "falling", .rows = 6000, .columns = 16, .groups = 6000, .order = Order::falling},
+        {.name = "ends", .rows = 6000, .columns = 16, .groups = 6000, .order = Order::ends},
+        {.name = "one_group_of_many_blocks", .rows = 140'000, .columns = 1, .groups = 3000, .order = Order::one_group},
+        {.name = "few", .rows = 5000, .columns = 16, .groups = 40},
+    };
+    return result;
+}
+
+std::int64_t label_of(const Labelled& of, std::int64_t row, Random& random) {
+    switch (of.order) {
+        case Order::falling:
+            return of.groups - 1 - row;
+        case Order::ends:
+            return row % 2 == 0 ? of.groups - 1 : 0;
+        case Order::one_group:
+            return random.below(50) == 0 ? random.below(of.groups) : of.groups - 2;
+        default:
+            return random.below(of.groups + of.groups / 8) - of.groups / 8;  // an eighth is in none
+    }
+}
+
+template <class T>
+struct LabelledCase {
+    Labelled of;
+    Shape shape;
+    Tensor<T> x;
+    std::vector<std::int64_t> wide;
+    std::vector<std::int32_t> narrow;
+    std::unique_ptr<bool[]> mask;
+    Numbering sets;  ///< that of every element, those in none in one more behind the others
+    Selection selection{};
+    std::vector<double> count, mean, m2;
+
+    LabelledCase(const Labelled& labelled, const Layout& layout, double middle)
+        : of(labelled), shape{labelled.rows, labelled.columns}, x(shape, layout) {
+        Random random(41);
+        x.fill([&](std::int64_t) { return middle + random.unit(); });
+        mask = std::make_unique<bool[]>(static_cast<std::size_t>(of.rows));
+        for (std::int64_t row = 0; row < of.rows; ++row) {
+            wide.push_back(label_of(of, row, random));
+            mask[static_cast<std::size_t>(row)] = !of.mask || random.below(4) != 0;
+            narrow.push_back(static_cast<std::int32_t>(wide.back()));
+            const std::int64_t group = mask[static_cast<std::size_t>(row)] ? wide.back() : -1;
+            for (std::int64_t i = 0; i < of.columns; ++i)
+                sets.of.push_back((group < 0 ? of.groups : group) * of.columns + i);
+        }
+        sets.count = (of.groups + 1) * of.columns;
+        selection.labels = of.wide_labels ? view(wide.data(), {of.rows, 1}) : view(narrow.data(), {of.rows, 1});
+        selection.num_groups = of.groups;
+        if (of.mask) selection.where = view(mask.get(), {of.rows, 1});
+        for (auto* each : {&count, &mean, &m2}) *each = numbers(of.groups * of.columns, -7);
+    }
+    MomentsView out() {
+        const Shape of_sets = {of.groups, of.columns};
+        const std::span<const std::int64_t> lengths(of_sets);
+        return {anynorm::view(count.data(), lengths), anynorm::view(mean.data(), lengths),
+                anynorm::view(m2.data(), lengths)};
+    }
+};
+
+class LabelledRows : public testing::TestWithParam<Labelled> {};
+
+template <class T>
+void expect_exact(const Labelled& of, const Layout& layout, double middle, bool center = true) {
+    SCOPED_TRACE(testing::Message() << short_name<T>() << " around " << middle << ", " << layout.name);
+    LabelledCase<T> labelled(of, layout, middle);
+    moments(labelled.x.view(), {{0}, labelled.selection}, labelled.out(), {.center = center});
+    const std::vector<ExactMoments> exact = exact_moments(labelled.x.values(), labelled.sets, center);
+    int wrong = 0;
+    for (std::int64_t set = 0; set < of.groups * of.columns; ++set) {
+        const ExactMoments& expected = at(exact, set);
+        const auto count = static_cast<double>(expected.count), mean = static_cast<double>(expected.mean),
+                   m2 = static_cast<double>(expected.m2);
+        const bool is_mean = count == 0 ? std::isnan(at(labelled.mean, set))
+                                        : std::fabs(at(labelled.mean, set) - mean) <= 1e-14 * std::fabs(middle) + 1e-15;
+        const bool is_m2 = std::fabs(at(labelled.m2, set) - (count == 0 ? 0 : m2)) <= 1e-14 * (count + m2);
+        if (at(labelled.count, set) != count || (count == 0 && !center ? false : !is_mean) || !is_m2) {
+            if (++wrong > 5) return;
+            ADD_FAILURE() << "set " << set << " of " << count << ": mean " << at(labelled.mean, set) - mean
+                          << " off; m2 " << (at(labelled.m2, set) - m2) / m2 << " of " << m2 << " off";
+        }
+    }
+}
+
+TEST_P(LabelledRows, AreExact) {
+    expect_exact<float>(GetParam(), {}, 3);
+    expect_exact<double>(GetParam(), {}, 1e8);
+    expect_exact<double>(GetParam(), {.name = "reversed", .reversed = true}, 3);
+    expect_exact<float>(GetParam(), {.name = "padded", .gap = 5}, 3, false);
+}
+
+TEST_P(LabelledRows, HaveTheSameBitsOnAnyThreads) {
+    LabelledCase<float> labelled(GetParam(), {}, 100);
+    Tensor<float> y(labelled.shape);
+    std::vector<double> count, mean, m2;
+    std::vector<float> expected;
+    for (int threads : {1, 2, 3, 7}) {
+        normalize(labelled.x.view(), {{0}, labelled.selection}, y.view(),
+                  {.moments = labelled.out(), .num_threads = threads});
+        if (threads == 1) {
+            count = labelled.count;
+            mean = labelled.mean;
+            m2 = labelled.m2;
+            expected = y.values();
+        }
+        EXPECT_EQ(different_bits(labelled.count, count), 0) << threads << " threads";
+        EXPECT_EQ(different_bits(labelled.mean, mean), 0) << threads << " threads";
+        EXPECT_EQ(different_bits(labelled.m2, m2), 0) << threads << " threads";
+        EXPECT_EQ(different_bits(y.values(), expected), 0) << threads << " threads";
+    }
+}
+
+/// Groups with an infinity or a NaN in column 0 spoil that column of theirs alone.
+template <class T>
+void expect_spoiled(const Labelled& of) {
+    SCOPED_TRACE(short_name<T>());
+    LabelledCase<T> clean(of, {}, 3), spoiled(of, {}, 3);
+    std::vector<double> expected(static_cast<std::size_t>(of.groups), 0);
+    for (std::int64_t row = 0; row < of.rows; row += 7) {
+        const std::int64_t place = row * of.columns, group = at(spoiled.sets.of, place) / of.columns;
+        if (group % 3 != 0 || group == of.groups) continue;
+        const double value = group % 2 == 0 ? infinity : nan;
+        spoiled.x[place] = static_cast<T>(value);
+        at(expected, group) = value;
+    }
+    for (LabelledCase<T>* each : {&clean, &spoiled}) moments(each->x.view(), {{0}, each->selection}, each->out());
+    for (std::int64_t set = 0; set < of.groups * of.columns; ++set) {
+        const double value = at(expected, set / of.columns);
+        ASSERT_EQ(at(spoiled.count, set), at(clean.count, set));
+        if (set % of.columns == 0 && value != 0) {
+            ASSERT_EQ(bits(at(spoiled.mean, set)), bits(value)) << "set " << set;
+            ASSERT_TRUE(std::isnan(at(spoiled.m2, set))) << "set " << set;
+        } else {
+            ASSERT_EQ(bits(at(spoiled.mean, set)), bits(at(clean.mean, set))) << "set " << set;
+            ASSERT_EQ(bits(at(spoiled.m2, set)), bits(at(clean.m2, set))) << "set " << set;
+        }
+    }
+}
+
+TEST_P(LabelledRows, AreSpoiledByTheirOwn) {
+    expect_spoiled<float>(GetParam());
+    expect_spoiled<double>(GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(, LabelledRows, testing::ValuesIn(labelled()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace anynorm::test
