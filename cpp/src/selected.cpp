@@ -172,6 +172,8 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
     store(grouped.first.m2, op_m2, grouped.m2_step, [&](std::int64_t set) { return cells[set].m2; });
     store(grouped.first.weight2, op_weight2, grouped.weight2_step,
           [&](std::int64_t set) { return weight2 != nullptr ? weight2[set] : cells[set].count; });
+    store(grouped.first.mean_low, op_mean_low, grouped.mean_low_step,
+          [&](std::int64_t set) { return cells[set].mean_lo; });
 }
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
