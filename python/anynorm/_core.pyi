@@ -13,6 +13,8 @@ from anynorm._shared import Activation, Array, Axis, Excluded, Lengths, NonFinit
 __version__: str
 build: dict[str, str]
 
+known_patterns: dict[tuple[str, str, int], tuple[int, ...]]
+
 @final
 class Function:
     def __new__(cls, function: Callable[..., Any], compiled: Callable[..., Any], count: int) -> Self: ...

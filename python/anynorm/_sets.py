@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +26,8 @@ from anynorm._views import Sizes, Views, as_array, fit
 AnyArray = npt.NDArray[Any]
 Arguments = list[Any]
 NOTHING = Selection()
+MOST_PATTERNS = 1024
+DEMANDING = re.compile(r"[()\d]")  # asks more of an array than a number of axes
 
 ROLES: dict[str, Callable[[Views, str, Any], Any]] = {
     **dict.fromkeys(("residual", "out", "sum_out", "grad_output", "grad_input"), Views.like_x),
@@ -92,8 +95,17 @@ def by_pattern(
     plan = fit(function, x, pattern, parameters, sizes)
     values[place] = plan.axis
     if plan.is_plain:
+        if not sizes:
+            _remember(function, pattern, x.ndim, plan.axis)
         return core.call(*values)
     return _through_views(core, values, Views(function, x.shape, plan), ())
+
+
+def _remember(function: str, pattern: str, rank: int, axis: tuple[int, ...]) -> None:
+    """Spare the next call with this pattern the body of the function: names alone fit arrays of any lengths."""
+    known = _core.known_patterns
+    if len(known) < MOST_PATTERNS and not DEMANDING.search(pattern):
+        known[function, pattern, rank] = axis
 
 
 def by_axes(function: str, arguments: Sequence[Any], selection: Selection, axis: Any) -> Any:

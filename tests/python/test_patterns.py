@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anynorm
+from anynorm import _core
 
 SHAPE = (3, 12, 5, 4)
 
@@ -63,6 +64,34 @@ def test_statistics_have_the_right_hand_shape(pattern, shape, x):
     einops = pytest.importorskip("einops")
     expected = einops.reduce(x.astype(np.float64), pattern, "mean", **sizes)
     np.testing.assert_allclose(used.mean, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("pattern, axis", [
+    ("n c h w -> c", (0, 2, 3)), ("n c ... -> n c", (2, 3)), ("... w -> ...", 3), ("a b c d ->", None),
+], ids=str)  # fmt: skip
+def test_what_is_remembered_of_a_pattern(pattern, axis, x):
+    """The axes, where it has names alone; everything else is looked at again."""
+    for _ in range(3):
+        assert cases.same_bits(anynorm.normalize(x, pattern), anynorm.normalize(x, axis))
+        assert cases.same_moments(anynorm.moments(x, pattern), anynorm.moments(x, axis))
+    assert {("normalize", pattern, 4), ("moments", pattern, 4)} <= _core.known_patterns.keys()
+    assert cases.same_bits(anynorm.normalize(x.tolist(), pattern), anynorm.normalize(x.astype(np.float64), axis))
+    mask = x > 3
+    assert cases.same_bits(anynorm.normalize(x, pattern, where=mask), anynorm.normalize(x, axis, where=mask))
+    with pytest.raises(ValueError, match=r"^moments: expected keepdims to be False with a pattern"):
+        anynorm.moments(x, pattern, keepdims=True)
+    with pytest.raises(ValueError, match=r"^normalize: pattern .*: expected sizes of its axes, got g"):
+        anynorm.normalize(x, pattern, g=2)
+    if "..." not in pattern:
+        with pytest.raises(ValueError, match=r"^normalize: pattern .*: expected x of 4 axes, got shape"):
+            anynorm.normalize(x[0], pattern)
+
+
+@pytest.mark.parametrize("pattern", ["n c h w -> 1 c 1", "n (g c) h w -> n g", "n c h 4 -> n c", "n c h w -> w c"])
+def test_what_is_not_remembered_of_a_pattern(pattern, x):
+    """What a shape may not fit, or what comes back as views."""
+    anynorm.normalize(x, pattern, **({"g": 4} if "g" in pattern else {}))
+    assert not [key for key in _core.known_patterns if key[1] == pattern]
 
 
 # --- any pattern ----------------------------------------------------------------------------------------------------
