@@ -105,7 +105,7 @@ def _remember(function: str, pattern: str, rank: int, axis: tuple[int, ...]) -> 
     """Spare the next call with this pattern the body of the function: names alone fit arrays of any lengths."""
     known = _core.known_patterns
     if len(known) < MOST_PATTERNS and not DEMANDING.search(pattern):
-        known[function, pattern, rank] = axis
+        known.setdefault((function, pattern, rank), axis)  # not replaced: another thread may be using them
 
 
 def by_axes(function: str, arguments: Sequence[Any], selection: Selection, axis: Any) -> Any:
