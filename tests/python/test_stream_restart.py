@@ -269,7 +269,10 @@ def test_words_that_argparse_refuses(words, capsys):
 def start(*words):
     command = [sys.executable, "-m", "anynorm", "normalize", "big.npy", "--axis", "0", "-o", "out.npy", *words]
     return subprocess.Popen(
-        [*command, "--chunk-bytes=1K", "--num-threads=1", "--progress"], stderr=subprocess.PIPE, text=True
+        [*command, "--chunk-bytes=1K", "--num-threads=1", "--progress"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  as in the foreground
     )
 
 
@@ -285,6 +288,15 @@ def stop_when(process, word, number):
     return rest.splitlines()[-1], process.returncode
 
 
+@pytest.fixture
+def interruptible():
+    """As in the foreground: a shell has background jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_signal_in_the_middle_of_a_sum(folder, rng, monkeypatch, number):
     """It waits for the end of the sum: what is saved is whole, and goes on to the bits of an undisturbed run."""
