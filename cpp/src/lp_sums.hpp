@@ -140,7 +140,8 @@ struct LpFactors {
 template <LpNorm p>
 LpFactors make_factors(const LpSums& sums, std::int64_t count, double eps) {
     for (std::int64_t i = 0; i < count; ++i) {
-        // The analyzer does not see that the sums have been cleared. NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
+        // The analyzer does not see that the sums have been cleared.
+        // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage,clang-analyzer-core.uninitialized.Assign)
         const double norm = p == LpNorm::two ? std::sqrt(sums.norm[i]) : sums.norm[i];
         const bool clamped = norm < eps;
         const double scale = 1 / (clamped ? eps : norm);
