@@ -63,11 +63,11 @@ template <class C>
 class SelectedCoefficients {
   public:
     SelectedCoefficients(const kernels::Kernels<C>& kernels, double eps, std::int64_t groups, std::int64_t group_cells)
-        : kernels_(kernels),
+        : memory_(static_cast<std::size_t>(groups * 3 * group_cells) * sizeof(C)),
+          kernels_(kernels),
           eps_(eps),
           group_cells_(group_cells),
           size_(groups * step()),
-          memory_(static_cast<std::size_t>(size_) * sizeof(C)),
           first_(reinterpret_cast<C*>(memory_.data())) {}
 
     /// From one group to the next.
@@ -90,10 +90,10 @@ class SelectedCoefficients {
     }
 
   private:
+    Scratch memory_;
     const kernels::Kernels<C>& kernels_;
     double eps_;
     std::int64_t group_cells_, size_;
-    Scratch memory_;
     C* first_;
 };
 
