@@ -197,8 +197,8 @@ def avx512(session: nox.Session) -> None:
         # Bochs 2.7 rounds all ties between two float16 up, with AVX2's instruction too, which is right on a real CPU.
         # Left out as well: products whose code above the kernels is the same on every CPU, and refusals.
         "--gtest_filter=-*Slow*:Parallel*:*.Float16*:*EveryFloat16*:Selected.*:SelectionBackward.*:BackwardKinds.*:"
-        "Fold.*:*Errors.*:*Table.*:Running*:GivenBack.*:LabelledRows.HaveTheSameBits*:LabelledRows.AreSpoiled*",
-        env={"RIG_DIR": "build/avx512-rig", "RIG_ENV": "ANYNORM_ISA=avx512", "RIG_TIMEOUT": "900"},
+        "Fold.*:*Errors.*:*Table.*:Running*:GivenBack.*:MeanLow.*:LabelledRows.*",
+        env={"RIG_DIR": "build/avx512-rig", "RIG_ENV": "ANYNORM_ISA=avx512", "RIG_TIMEOUT": "1500"},
         external=True,
     )
 
