@@ -67,7 +67,7 @@ py::dict& known_patterns() {
 /// body 2.
 py::object axes_of_pattern(const Function& self, PyObject* const* values) {
     if (self.keepdims >= 0 && values[self.keepdims] != Py_False) return {};
-    const int rank = reinterpret_cast<const py::detail::PyArray_Proxy*>(values[self.x])->nd;
+    const int rank = py::detail::array_proxy(values[self.x])->nd;
     const auto number = py::reinterpret_steal<py::object>(PyLong_FromLong(rank));
     const auto key = py::reinterpret_steal<py::object>(PyTuple_Pack(3, self.name, values[self.axis], number.ptr()));
     if (!key) throw py::error_already_set();
