@@ -183,7 +183,7 @@ def aarch64(session: nox.Session) -> None:
 
 @nox.session
 def avx512(session: nox.Session) -> None:
-    """The AVX-512 kernels on a CPU that has none: the C++ tests in Bochs (a minute or two)."""
+    """The AVX-512 kernels on a CPU that has none: the C++ tests in Bochs, some 150 times slower than on a CPU."""
     if "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
         session.skip("this CPU has AVX-512: every other session has tested it")
     if not shutil.which("apt-get"):
@@ -195,10 +195,12 @@ def avx512(session: nox.Session) -> None:
         "build/avx512/tests/cpp/anynorm_tests",
         "--gtest_brief=1",
         # Bochs 2.7 rounds all ties between two float16 up, with AVX2's instruction too, which is right on a real CPU.
-        # Left out as well: products whose code above the kernels is the same on every CPU, and refusals.
-        "--gtest_filter=-*Slow*:Parallel*:*.Float16*:*EveryFloat16*:Selected.*:SelectionBackward.*:BackwardKinds.*:"
-        "Fold.*:*Errors.*:*Table.*:Running*:GivenBack.*:MeanLow.*:LabelledRows.*",
-        env={"RIG_DIR": "build/avx512-rig", "RIG_ENV": "ANYNORM_ISA=avx512", "RIG_TIMEOUT": "1500"},
+        # Left out as well: threads, of which Bochs has one; long rows; products whose code above the kernels is the same
+        # on every CPU, and refusals. What is left takes 1.2 s on this CPU, without the filter 12 s.
+        "--gtest_filter=-*Slow*:Parallel*:*Thread*:Hook*:Fork.*:DispatchProcess.*:*/long_*:*.Float16*:*EveryFloat16*:"
+        "Selected.*:SelectionBackward.*:BackwardKinds.*:Fold.*:*Errors.*:*Table.*:Running*:GivenBack.*:MeanLow.*:"
+        "LabelledRows.*",
+        env={"RIG_DIR": "build/avx512-rig", "RIG_ENV": "ANYNORM_ISA=avx512", "RIG_TIMEOUT": "900"},
         external=True,
     )
 
