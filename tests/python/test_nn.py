@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference
 
+import anynorm
 from anynorm import nn
 
 F32, F64 = np.float32, np.float64
@@ -99,6 +100,65 @@ def test_forward_and_backward(case, name, dtype, rng):
     for key, gradient in layer.gradients().items():
         assert gradient.dtype == layer.parameters()[key].dtype
         close(gradient, getattr(expected, f"grad_{key}"), dtype)
+
+
+FUNCTIONS = {"num_groups", "channel_axis", "axis"}  # the arguments of an oracle that the functions have too
+
+
+@pytest.mark.parametrize("kind", ["where", "sample_weight", "nan"])
+def test_selections_are_those_of_the_functions(case, kind, dtype, rng):
+    """The same bits forward and backward, what the layer keeps between them included."""
+    layer = fill(case.make(dtype=dtype), rng)
+    x, grad_output = rng.normal(size=(2, *SHAPE)).astype(dtype)
+    some = rng.random(SHAPE) < 0.7
+    x[~some] = 1e9 if kind == "where" else x[~some]
+    selection = {
+        "where": {"where": some, "excluded": "input"},
+        "sample_weight": {"sample_weight": rng.uniform(0.5, 2, SHAPE)},
+        "nan": {"nan_policy": "omit"},
+    }[kind]
+    if kind == "nan":
+        x[~some] = np.nan
+    options = {key: value for key, value in case.arguments.items() if key in FUNCTIONS} | selection
+    options |= {"training": True} if case.oracle == "batch_norm" else {}
+    y = layer(x, **selection)
+    parameters = {"eps": layer.eps, **layer.parameters()}
+    expected, used = getattr(anynorm, case.oracle)(x, **options, **parameters, return_moments=True)
+    assert cases.same_bits(y, expected)
+    gradients = getattr(anynorm, f"{case.oracle}_backward")(grad_output, x, **options, **parameters, moments=used)
+    assert cases.same_bits(layer.backward(grad_output), gradients.grad_input)
+    for key, gradient in layer.gradients().items():
+        assert cases.same_bits(gradient, getattr(gradients, f"grad_{key}"))
+
+
+@pytest.mark.parametrize("name", ["labels", "segments"])
+def test_sets_that_labels_and_segments_divide(name, rng):
+    x, grad_output = rng.normal(size=(2, 6, 4)).astype(F32)
+    selection = {"labels": [0, 0, 0, 1, 1, 1]} if name == "labels" else {"segments": [0, 3, 6]}
+    layer = fill(nn.BatchNorm(4, track_running_stats=False), rng)
+    whole = layer(x, **selection), layer.backward(grad_output)
+    parts = [(layer(x[part]), layer.backward(grad_output[part])) for part in (slice(0, 3), slice(3, 6))]
+    for ours, theirs in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_allclose(ours, np.concatenate(theirs), rtol=1e-6, atol=1e-6)
+    tracked = nn.BatchNorm(4)
+    with pytest.raises(ValueError, match="batch_norm: expected no running statistics where labels or segments split"):
+        tracked(x, **selection)
+    with pytest.raises(TypeError, match="sample_weights"):
+        tracked(x, sample_weights=np.ones(6))
+    assert tracked.num_batches_tracked == 0
+
+
+def test_running_statistics_learn_what_a_mask_leaves(rng):
+    x = rng.normal(3, 2, size=(4, 12, 9)).astype(F32)
+    is_word = np.arange(9) < np.array([9, 4, 6, 2])[:, None, None]
+    ours, theirs = nn.BatchNorm(12), nn.BatchNorm(12)
+    y = ours(np.ma.array(x, mask=np.broadcast_to(~is_word, x.shape)))
+    expected = theirs(x.transpose(0, 2, 1)[is_word[:, 0]])
+    assert cases.same_bits(y.data.transpose(0, 2, 1)[is_word[:, 0]], expected)
+    assert cases.same_bits(ours.running_mean, theirs.running_mean)
+    assert cases.same_bits(ours.running_var, theirs.running_var)
+    in_evaluation = ours.eval()(x, where=is_word)
+    assert np.all((in_evaluation != 0) == is_word)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from anynorm._axis_backward import layer_norm_backward, rms_norm_backward
 from anynorm._axis_norms import layer_norm, rms_norm
 from anynorm._gradients import Gradients
-from anynorm._shared import Array, Axis, Lengths
+from anynorm._shared import Array, Axis, Lengths, SelectionTail
 from anynorm.nn._loaders import adopt, common_shape, dtype_of
 from anynorm.nn._norm import Norm, Saved
 
@@ -185,14 +185,17 @@ class LayerNorm(_AxisNorm):
         """
         return adopt(cls(np.shape(Scale), epsilon, dtype=dtype_of(Scale)), "onnx", weight=Scale, bias=B)
 
-    def _forward(self, x: Array) -> tuple[Array, Saved]:
-        y, moments = layer_norm(x, None, self.weight, self.bias, self.eps, axis=self.axis, return_moments=True)
-        return y, Saved(x, moments, frozen=False)
+    def _forward(self, x: Array, selection: SelectionTail) -> tuple[Array, Saved]:
+        y, moments = layer_norm(
+            x, None, self.weight, self.bias, self.eps, axis=self.axis, return_moments=True, **selection
+        )
+        return y, Saved(x, moments, selection)
 
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
         return layer_norm_backward(
-            grad_output, saved.x, None, self.weight, self.bias, self.eps, axis=self.axis, moments=saved.moments
-        )
+            grad_output, saved.x, None, self.weight, self.bias, self.eps,
+            axis=self.axis, moments=saved.moments, **saved.selection,
+        )  # fmt: skip
 
     def _describe(self) -> str:
         usual = f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}"
@@ -317,14 +320,15 @@ class RMSNorm(_AxisNorm):
         """
         return adopt(cls(np.shape(scale), epsilon, dtype=dtype_of(scale)), "onnx", weight=scale)
 
-    def _forward(self, x: Array) -> tuple[Array, Saved]:
-        y, moments = rms_norm(x, None, self.weight, self.eps, axis=self.axis, return_moments=True)
-        return y, Saved(x, moments, frozen=False)
+    def _forward(self, x: Array, selection: SelectionTail) -> tuple[Array, Saved]:
+        y, moments = rms_norm(x, None, self.weight, self.eps, axis=self.axis, return_moments=True, **selection)
+        return y, Saved(x, moments, selection)
 
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
         return rms_norm_backward(
-            grad_output, saved.x, None, self.weight, self.eps, axis=self.axis, moments=saved.moments
-        )
+            grad_output, saved.x, None, self.weight, self.eps,
+            axis=self.axis, moments=saved.moments, **saved.selection,
+        )  # fmt: skip
 
     def _describe(self) -> str:
         usual = f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from anynorm._channel_backward import batch_norm_backward
 from anynorm._channel_norms import batch_norm
 from anynorm._gradients import Gradients
-from anynorm._shared import Array, NonFinite, OneElement
+from anynorm._shared import Array, NonFinite, OneElement, SelectionTail
 from anynorm.nn._loaders import adopt, dtype_of, share_of_new
 from anynorm.nn._norm import Saved
 from anynorm.nn._running import RunningNorm
@@ -199,21 +199,21 @@ class BatchNorm(RunningNorm):
         layer = cls(np.size(input_mean), epsilon, share_of_new(momentum), dtype=dtype, correction=0)
         return adopt(layer, "onnx", weight=scale, bias=B, running_mean=input_mean, running_var=input_var)
 
-    def _forward(self, x: Array) -> tuple[Array, Saved]:
+    def _forward(self, x: Array, selection: SelectionTail) -> tuple[Array, Saved]:
         frozen = not self.training and self.running_mean is not None
         # In evaluation without running statistics there is nothing to count either.
         tracked = self.num_batches_tracked if self.training else None
         y, moments = batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, not frozen, self.momentum, self.eps,
             channel_axis=self.channel_axis, num_batches=tracked, correction=self.correction, nonfinite=self.nonfinite,
-            one_element=self.one_element, return_moments=True,
+            one_element=self.one_element, return_moments=True, **selection,
         )  # fmt: skip
-        return y, Saved(x, moments, frozen)
+        return y, Saved(x, moments, selection, frozen)
 
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
         return batch_norm_backward(
             grad_output, saved.x, None, None, self.weight, self.bias, not saved.frozen,
-            eps=self.eps, channel_axis=self.channel_axis, moments=saved.moments,
+            eps=self.eps, channel_axis=self.channel_axis, moments=saved.moments, **saved.selection,
         )  # fmt: skip
 
     def _with_others(self, usual: str, **others: tuple[object, object]) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from anynorm._channel_backward import group_norm_backward, instance_norm_backward
 from anynorm._channel_norms import group_norm, instance_norm
 from anynorm._gradients import Gradients
-from anynorm._shared import Array
+from anynorm._shared import Array, SelectionTail
 from anynorm.nn._loaders import adopt, common_shape, dtype_of
 from anynorm.nn._norm import ChannelNorm, Saved
 from anynorm.nn._running import RunningNorm
@@ -122,18 +122,18 @@ class InstanceNorm(RunningNorm):
         layer = cls(np.size(scale), epsilon, affine=True, dtype=dtype_of(scale, B))
         return adopt(layer, "onnx", weight=scale, bias=B)
 
-    def _forward(self, x: Array) -> tuple[Array, Saved]:
+    def _forward(self, x: Array, selection: SelectionTail) -> tuple[Array, Saved]:
         frozen = not self.training and self.running_mean is not None
         y, moments = instance_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, not frozen, self.momentum, self.eps,
-            channel_axis=self.channel_axis, return_moments=True,
+            channel_axis=self.channel_axis, return_moments=True, **selection,
         )  # fmt: skip
-        return y, Saved(x, moments, frozen)
+        return y, Saved(x, moments, selection, frozen)
 
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
         return instance_norm_backward(
             grad_output, saved.x, None, None, self.weight, self.bias, not saved.frozen,
-            eps=self.eps, channel_axis=self.channel_axis, moments=saved.moments,
+            eps=self.eps, channel_axis=self.channel_axis, moments=saved.moments, **saved.selection,
         )  # fmt: skip
 
 
@@ -290,16 +290,17 @@ class GroupNorm(ChannelNorm):
         layer = cls(num_groups, np.size(scale), epsilon, dtype=dtype_of(scale, bias))
         return adopt(layer, "onnx", weight=scale, bias=bias)
 
-    def _forward(self, x: Array) -> tuple[Array, Saved]:
+    def _forward(self, x: Array, selection: SelectionTail) -> tuple[Array, Saved]:
         y, moments = group_norm(
-            x, self.num_groups, self.weight, self.bias, self.eps, channel_axis=self.channel_axis, return_moments=True
-        )
-        return y, Saved(x, moments, frozen=False)
+            x, self.num_groups, self.weight, self.bias, self.eps,
+            channel_axis=self.channel_axis, return_moments=True, **selection,
+        )  # fmt: skip
+        return y, Saved(x, moments, selection)
 
     def _backward(self, grad_output: npt.ArrayLike, saved: Saved) -> Gradients:
         return group_norm_backward(
             grad_output, saved.x, self.num_groups, self.weight, self.bias, self.eps,
-            channel_axis=self.channel_axis, moments=saved.moments,
+            channel_axis=self.channel_axis, moments=saved.moments, **saved.selection,
         )  # fmt: skip
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

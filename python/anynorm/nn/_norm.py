@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array
+from anynorm._shared import Array, SelectionTail
 from anynorm.nn._layer import Layer, parameter_dtype
 
 
@@ -22,7 +22,9 @@ class Saved(NamedTuple):
     """The input itself, not a copy."""
     moments: Moments
     """The statistics that were used."""
-    frozen: bool
+    selection: SelectionTail
+    """Which elements were in which set."""
+    frozen: bool = False
     """Whether they were running statistics, through which no gradient flows."""
 
 
@@ -46,14 +48,19 @@ class Norm(Layer, ABC):
         self.grad_weight = np.zeros(shape, kind) if weight else None
         self.grad_bias = np.zeros(shape, kind) if bias else None
 
-    def forward(self, x: npt.ArrayLike) -> Array:
+    def forward(self, x: npt.ArrayLike, **selection: Unpack[SelectionTail]) -> Array:
         """Normalize `x`, and keep what the backward call needs: `x` itself, without a copy, and its statistics.
 
         Parameters
         ----------
         x : array_like of float16, bfloat16, float32 or float64
-            Any strides; never copied if it is an ndarray. Neither `x` nor the parameters may change before the backward
-            call. The layer holds on to `x` until then, or until the next forward call.
+            Any strides; never copied if it is an ndarray. The mask of a masked array is that of `where`. Neither `x` nor
+            the parameters may change before the backward call. The layer holds on to `x` until then, or until the next
+            forward call.
+        **selection
+            ``where``, ``sample_weight``, ``labels``, ``segments``, ``excluded`` and ``nan_policy`` as of the function of
+            the layer's name, such as `batch_norm`, for this call and its backward call: a mask keeps the padding of
+            sentences out of the statistics. In training, running statistics learn from what is selected.
 
         Returns
         -------
@@ -63,21 +70,31 @@ class Norm(Layer, ABC):
         Raises
         ------
         TypeError
-            If `x` has another dtype, or a mask, which the functions take.
+            If `x` has another dtype, or there is no such keyword.
         ValueError
-            If its shape does not fit the layer. Nothing has changed then, neither the running statistics nor what is
-            kept of an earlier call.
+            If its shape does not fit the layer, or a selection does not fit `x`; if labels or segments divide the sets of
+            a layer with running statistics. Nothing has changed then, neither the running statistics nor what is kept of
+            an earlier call.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from anynorm import nn
+        >>> layer = nn.BatchNorm(1)
+        >>> sentence = np.array([[[1.0, 3.0, 0.0, 0.0]]])  # two words and padding
+        >>> layer(sentence, where=np.array([True, True, False, False])).round(3)
+        array([[[-1.,  1.,  0.,  0.]]])
+        >>> layer.running_mean
+        array([0.2], dtype=float32)
         """
-        if isinstance(x, np.ma.MaskedArray):
-            raise TypeError(f"{type(self).__name__}: expected x without a mask, got numpy.ma.MaskedArray")
         array: Array = x if isinstance(x, np.ndarray) else np.asarray(x)
         self._check_shape(array.shape)
-        y, self._saved = self._forward(array)
+        y, self._saved = self._forward(array, selection)
         return y
 
-    def __call__(self, x: npt.ArrayLike) -> Array:
+    def __call__(self, x: npt.ArrayLike, **selection: Unpack[SelectionTail]) -> Array:
         """Call `forward`."""
-        return self.forward(x)
+        return self.forward(x, **selection)
 
     def backward(self, grad_output: npt.ArrayLike) -> Array:
         """Add to the gradients of the parameters, and compute that of the last forward call's `x`.
@@ -114,7 +131,7 @@ class Norm(Layer, ABC):
         return cast(Array, gradients.grad_input)
 
     @abstractmethod
-    def _forward(self, x: Array) -> tuple[Array, Saved]:
+    def _forward(self, x: Array, selection: SelectionTail) -> tuple[Array, Saved]:
         """Normalize `x`, whose shape fits."""
 
     @abstractmethod
