@@ -7,6 +7,7 @@
 #include "elements.hpp"
 #include "norm_axes.hpp"
 #include "running.hpp"
+#include "selection.hpp"
 #include "validate.hpp"
 
 namespace anynorm::detail {
@@ -27,17 +28,21 @@ void check_renorm(const char* caller, const RenormLimits& limits, const RunningS
     if (!running.mean.given()) fail(caller, "running_mean and running_var", "none");
 }
 
-Renorm::Renorm(const char* caller, const TensorView& x, int channel, const MomentsView& given, int num_threads)
-    : channels_(x.shape[channel]), memory_(std::make_unique<double[]>(static_cast<std::size_t>(8 * channels_))) {
-    const Axes reduced = all_axes_except(x.rank, channel, channel);
+Renorm::Renorm(const char* caller, const TensorView& x, const Grouping& sets, int channel, const MomentsView& given,
+               int num_threads)
+    : channels_(x.shape[channel]), memory_(std::make_unique<double[]>(static_cast<std::size_t>(9 * channels_))) {
+    const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
+    if (sets.selection.any()) check_selection(caller, sets.selection, x, reduced);
     if (!given.given()) {
-        moments(x, {.reduce = reduced}, batch(), {.num_threads = num_threads});
+        MomentsView batch = this->batch();
+        if (sets.selection.sample_weight.given()) batch.weight2 = seen(8);
+        moments(x, sets, batch, {.num_threads = num_threads});
         return;
     }
     if (!given.count.given() || !given.mean.given() || !given.m2.given()) {
         fail(caller, "given moments with count, mean and m2", "some of them");
     }
-    check_statistics(caller, given, x, check_axes(caller, reduced, x.rank));
+    check_statistics(caller, given, x, reduced);
     double* to = memory_.get();
     for (const TensorView* from : {&given.count, &given.mean, &given.m2}) {
         const int axis = from->rank == x.rank ? channel : 0;  // with the averaged axes, or without them
@@ -65,6 +70,10 @@ void Renorm::fold(const RenormLimits& limits, const RunningStatistics& running, 
         part(5)[c] = w * r;
         part(6)[c] = w * d + (bias.given() ? channel_of(bias, c) : 0);
     }
+}
+
+void Renorm::store_weight2(const TensorView& to) const {
+    copy_strided(static_cast<double*>(to.data), to.strides[0], static_cast<const double*>(part(8)), 1, channels_);
 }
 
 }  // namespace anynorm::detail
@@ -117,9 +126,11 @@ void batch_renorm_backward(const TensorView& grad_output, const TensorView& x, c
     engine.eps = options.eps;
     engine.num_threads = options.num_threads;
     engine.caller = caller;
+    engine.excluded = options.excluded;
     if (options.given.given()) engine.given = options.given;
     Gradients placed{.grad_input = gradients.grad_input};
-    const Grouping sets{.reduce = all_axes_except(x.rank, channel, channel)};
+    const Grouping sets = sets_over(all_axes_except(x.rank, channel, channel), options);
+    check_unsplit(caller, sets.selection, options.running);
     if (!options.training) {
         engine.frozen = true;
         if (!options.given.given()) running_as_moments(options.running, 1, false, engine.given);
@@ -141,7 +152,7 @@ void batch_renorm_backward(const TensorView& grad_output, const TensorView& x, c
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
     check_parameter_gradients(caller, grad_output, x, gradients, options);
-    Renorm renorm(caller, x, channel, options.given, options.num_threads);
+    Renorm renorm(caller, x, sets, channel, options.given, options.num_threads);
     renorm.fold(limits, options.running, options.eps, options.weight, {});
     engine.given = renorm.batch();
     place(renorm.weight(), {channel}, x.rank, engine.weight);

@@ -23,11 +23,15 @@ void check_renorm(const char* caller, const RenormLimits& limits, const RunningS
 /// caller's: float64, of shape (C).
 class Renorm {
   public:
-    /// Computes the statistics, or copies the given ones.
-    Renorm(const char* caller, const TensorView& x, int channel, const MomentsView& given, int num_threads);
+    /// Computes the statistics of `sets`, one for each channel, or copies the given ones.
+    Renorm(const char* caller, const TensorView& x, const Grouping& sets, int channel, const MomentsView& given,
+           int num_threads);
 
     void fold(const RenormLimits& limits, const RunningStatistics& running, double eps, const TensorView& weight,
               const TensorView& bias);
+
+    /// Writes the sums of squared weights, which given statistics do not have; `to` has shape (C).
+    void store_weight2(const TensorView& to) const;
 
     MomentsView batch() const { return {.count = seen(0), .mean = seen(1), .m2 = seen(2), .mean_low = seen(7)}; }
     double r(std::int64_t channel) const { return part(3)[channel]; }

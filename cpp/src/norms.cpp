@@ -86,12 +86,15 @@ void renormalize(const TensorView& x, const Grouping& sets, const TensorView& y,
     check_shape(engine.caller, "output", y, x.shape, x.rank);
     check_eps(engine.caller, options.eps);
     check_threads(engine.caller, options.num_threads);
-    Renorm renorm(engine.caller, x, channel, options.given, options.num_threads);
+    Renorm renorm(engine.caller, x, sets, channel, options.given, options.num_threads);
     renorm.fold(limits, options.running, options.eps, options.weight, options.bias);
     engine.given = renorm.batch();
     place(renorm.weight(), {channel}, x.rank, engine.weight);
     place(renorm.bias(), {channel}, x.rank, engine.bias);
     normalize(x, sets, y, engine);
+    // To the engine the statistics are given, and those have no weights.
+    if (options.moments.weight2.given() && sets.selection.sample_weight.given() && !options.given.given())
+        renorm.store_weight2(compact(options.moments.weight2, {channel}, x.rank));
 }
 
 }  // namespace

@@ -3,18 +3,31 @@
 
 from __future__ import annotations
 
-from typing import Literal, SupportsIndex, Unpack, overload
+from typing import Literal, SupportsIndex, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from anynorm import _core
+from anynorm import _sets
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
-from anynorm._shared import Array, NonFinite, OneElement, PlainTail, RunningOptions, Wanted, compiled, documented
+from anynorm._selection import Selection
+from anynorm._shared import (
+    Array,
+    Excluded,
+    MaskTail,
+    NanPolicy,
+    NonFinite,
+    OneElement,
+    PlainTail,
+    RunningOptions,
+    Wanted,
+    compiled,
+    documented,
+)
 
 
-class RenormTail(PlainTail, RunningOptions, total=False):
+class RenormTail(PlainTail, RunningOptions, MaskTail, total=False):
     """The keyword arguments of `batch_renorm`."""
 
     channel_axis: SupportsIndex
@@ -81,6 +94,10 @@ def batch_renorm(
     dtype: npt.DTypeLike | None = None,
     return_moments: bool = False,
     num_threads: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Array | tuple[Array, Moments]:
     """Normalize each channel over everything else, corrected towards the running statistics when training.
 
@@ -110,6 +127,7 @@ def batch_renorm(
     {channel_axis}
     {running_options}
     {plain_tail}
+    {mask}
 
     Returns
     -------
@@ -137,10 +155,15 @@ def batch_renorm(
     >>> mean, var
     (array([1.01]), array([3.98]))
     """
-    return _core.batch_renorm(
+    arguments = (
         x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max, channel_axis, num_batches,
         correction, pooled, nonfinite, one_element, moments, out, dtype, return_moments, num_threads,
     )  # fmt: skip
+    selection = Selection(None, None, None, where, sample_weight, excluded, nan_policy)
+    return cast(
+        Array | tuple[Array, Moments],
+        _sets.by_axes("batch_renorm", arguments, selection, _sets.Channels(channel_axis, True)),
+    )
 
 
 @compiled
@@ -169,6 +192,10 @@ def batch_renorm_backward(
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Gradients:
     """Compute the gradients of `batch_renorm` for `grad_output`; r and d are constants, as in the paper.
 
@@ -193,6 +220,7 @@ def batch_renorm_backward(
     {saved_moments}
     {gradients}
     {num_threads}
+    {backward_mask}
 
     Returns
     -------
@@ -218,7 +246,12 @@ def batch_renorm_backward(
     array([[ 1., -1.,  0.,  0.]])
     >>> anynorm.update_running(mean, var, used, momentum=0.01)
     """
-    return _core.batch_renorm_backward(
+    arguments = (
         grad_output, x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max, channel_axis,
         moments, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip
+    selection = Selection(None, None, None, where, sample_weight, excluded, nan_policy)
+    return cast(
+        Gradients,
+        _sets.by_axes("batch_renorm_backward", arguments, selection, _sets.Channels(channel_axis, True)),
+    )

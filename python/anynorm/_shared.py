@@ -58,15 +58,20 @@ class PlainTail(TypedDict, total=False):
     num_threads: SupportsIndex | None
 
 
-class SelectionTail(TypedDict, total=False):
-    """What says more about sets than axes do, but for `num_groups`, which group norm has already."""
+class MaskTail(TypedDict, total=False):
+    """What leaves elements out of sets or weighs them."""
 
-    labels: npt.ArrayLike | None
-    segments: npt.ArrayLike | None
     where: npt.ArrayLike | None
     sample_weight: npt.ArrayLike | None
     excluded: Excluded
     nan_policy: NanPolicy
+
+
+class SelectionTail(MaskTail, total=False):
+    """What says more about sets than axes do, but for `num_groups`, which group norm has already."""
+
+    labels: npt.ArrayLike | None
+    segments: npt.ArrayLike | None
 
 
 class Tail(PlainTail, SelectionTail, total=False):
@@ -186,6 +191,19 @@ nan_policy : {"propagate", "omit", "raise"}, default "propagate"
 {sample_weight}
 {excluded}
 {nan_policy}""",
+    "mask": """\
+{where}
+sample_weight : array_like of real numbers, optional
+    Broadcasts against `x`, or has the lengths of its first axes but that of the channels, such as (N,); finite, at least
+    0. An element of weight 3 counts as three equal ones would.
+{excluded}
+{nan_policy}""",
+    "backward_mask": """\
+where, sample_weight, nan_policy : optional
+    As in the forward call.
+excluded : {"zero", "input", "keep"}, default "zero"
+    What `grad_input` has at elements that are in no set, which give nothing to `grad_weight` and `grad_bias`: 0,
+    `grad_output`, or what its memory holds.""",
     "backward_selection": """\
 labels, num_groups, segments, where, sample_weight, nan_policy : optional
     As in the forward call.

@@ -210,7 +210,7 @@ py::object batch_norm_backward(PyObject* const* values, bool selects) {
     return call.run([&] { anynorm::batch_norm_backward(call.grad_output.view, call.x.view, call.gradients, options); });
 }
 
-py::object batch_renorm_backward(PyObject* const* values) {
+py::object batch_renorm_backward(PyObject* const* values, bool selects) {
     Backward call("batch_renorm_backward", values);
     BatchRenormOptions options;
     PyObject* running_mean = call.arguments.raw();
@@ -224,6 +224,7 @@ py::object batch_renorm_backward(PyObject* const* values) {
     options.d_max = call.arguments.number("d_max");
     options.channel_axis = call.arguments.axis("channel_axis");
     call.read_tail(options, per_channel(call.x.view, options.channel_axis));
+    call.read_selection(selects, options.selection, options.excluded);
     return call.run(
         [&] { anynorm::batch_renorm_backward(call.grad_output.view, call.x.view, call.gradients, options); });
 }
@@ -263,10 +264,11 @@ PyMethodDef methods[] = {
         "batch_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
         "eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, "
         "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
-    method<batch_renorm_backward, 17>(
+    selecting_method<batch_renorm_backward, 17>(
         "batch_renorm_backward",
         "batch_renorm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
-        "eps, r_max, d_max, channel_axis, moments, grad_input, grad_weight, grad_bias, num_threads, /)\n--\n\n"),
+        "eps, r_max, d_max, channel_axis, moments, grad_input, grad_weight, grad_bias, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -4,17 +4,18 @@
 namespace anynorm::python {
 namespace {
 
-py::object batch_renorm(PyObject* const* values) {
-    return channel_norm("batch_renorm", values, false, "training", &BatchRenormOptions::training, per_channel,
+py::object batch_renorm(PyObject* const* values, bool selects) {
+    return channel_norm("batch_renorm", values, selects, "training", &BatchRenormOptions::training, per_channel,
                         anynorm::batch_renorm);
 }
 
 PyMethodDef methods[] = {
-    method<batch_renorm, 21>(
+    selecting_method<batch_renorm, 21>(
         "batch_renorm",
         "batch_renorm($module, x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max, "
         "channel_axis, num_batches, correction, pooled, nonfinite, one_element, moments, out, dtype, return_moments, "
-        "num_threads, /)\n--\n\n"),
+        "num_threads, labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', "
+        "/)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

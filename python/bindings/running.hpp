@@ -52,16 +52,10 @@ py::object channel_norm(const char* function, PyObject* const* values, bool sele
     options.channel_axis = arguments.axis("channel_axis");
     running.read_options(options.one_element);
     const Tail tail = arguments.tail(x, options);
-    const Selection none;
-    const Selection* selection = &none;
-    SelectionArrays arrays;
-    if constexpr (requires { options.selection; }) {
-        arrays = arguments.selection(selects, options.selection, options.excluded);
-        selection = &options.selection;
-    }
+    const SelectionArrays arrays = arguments.selection(selects, options.selection, options.excluded);
     RunningUpdate update;
     py::object result = run(
-        tail, options, *selection, [&] { return shape_of_sets(x.view, options.channel_axis); },
+        tail, options, options.selection, [&] { return shape_of_sets(x.view, options.channel_axis); },
         [&] { update = norm(x.view, tail.y.view, options); });
     running.report(update);
     return result;

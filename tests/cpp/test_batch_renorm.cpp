@@ -206,6 +206,54 @@ TYPED_TEST(BatchRenormOf, GivenMomentsAreThoseOfTheBatch) {
     }
 }
 
+TYPED_TEST(BatchRenormOf, OfAMaskIsThatOfWhatIsLeft) {
+    const bool kept[] = {true, false, true, true, false};
+    const double weights[] = {2, 0, 2, 2, 0};
+    const Shape left = {3, 6, 7, 3};
+    const std::int64_t sample = 6 * 7 * 3, places[] = {0, 2, 3};
+    for (const Layout& layout : layouts()) {
+        Operands<TypeParam> o(layout), few;
+        Tensor<TypeParam> x(left), y(left), grad_output(left), grad_input(left);
+        const auto kept_of = [&](Tensor<TypeParam>& all) {
+            return [&](std::int64_t i) { return all[places[i / sample] * sample + i % sample]; };
+        };
+        x.fill(kept_of(o.x));
+        grad_output.fill(kept_of(o.grad_output));
+        Tensor<double> weight({channels}), bias({channels}), expected_weight({channels}), expected_bias({channels}),
+            weight2({channels});
+        BatchRenormOptions masked = o.options(), compacted = few.options();
+        masked.running.momentum = compacted.running.momentum = 0.25;
+        masked.selection.where = view(kept, {5, 1, 1, 1});
+        o.y.fill([](std::int64_t) { return 9; });
+        batch_renorm_backward(o.grad_output.view(), o.x.view(), {o.grad_input.view(), weight.view(), bias.view()},
+                              masked);
+        batch_renorm_backward(grad_output.view(), x.view(),
+                              {grad_input.view(), expected_weight.view(), expected_bias.view()}, compacted);
+        batch_renorm(o.x.view(), o.y.view(), masked);
+        batch_renorm(x.view(), y.view(), compacted);
+        const double tolerance = sizeof(TypeParam) == 4 ? 1e-6 : 1e-13;
+        for (std::int64_t i = 0; i < x.size(); ++i) {
+            ASSERT_NEAR(kept_of(o.y)(i), y[i], tolerance) << layout.name << ' ' << i;
+            ASSERT_NEAR(kept_of(o.grad_input)(i), grad_input[i], tolerance) << layout.name << ' ' << i;
+        }
+        for (std::int64_t c = 0; c < channels; ++c) {
+            EXPECT_NEAR(weight[c], expected_weight[c], 100 * tolerance) << layout.name;
+            EXPECT_NEAR(bias[c], expected_bias[c], 100 * tolerance) << layout.name;
+            EXPECT_NEAR(o.mean[c], few.mean[c], 1e-6) << layout.name;
+            EXPECT_NEAR(o.var[c], few.var[c], 1e-6 * few.var[c]) << layout.name;
+        }
+        for (std::int64_t i = 0; i < sample; ++i) ASSERT_EQ(o.y[sample + i], 0) << layout.name;
+
+        Operands<TypeParam> heavy;
+        BatchRenormOptions weighted = heavy.options();
+        weighted.selection.sample_weight = view(weights, {5, 1, 1, 1});
+        weighted.moments.weight2 = weight2.view();
+        batch_renorm(o.x.view(), o.y.view(), weighted);
+        for (std::int64_t i = 0; i < x.size(); ++i) ASSERT_NEAR(kept_of(o.y)(i), y[i], 2 * tolerance) << layout.name;
+        for (std::int64_t c = 0; c < channels; ++c) EXPECT_EQ(weight2[c], 3 * 21 * 4.0);
+    }
+}
+
 TYPED_TEST(BatchRenormOf, OneElementIsItsOwnMean) {
     const Shape one = {1, channels, 1};
     Operands<TypeParam> o;
@@ -257,6 +305,17 @@ const Row table[] = {
      [](BatchRenormOptions& o, Gradients&) { o.channel_axis = 4; }},
     {"weight_of_other_shape", "expected weight of shape (6,), got (5,)",
      [](BatchRenormOptions& o, Gradients&) { o.weight.shape[0] = 5; }},
+    {"labels", "expected no running statistics where labels or segments split the channels, got some",
+     [](BatchRenormOptions& o, Gradients&) {
+         static const std::int64_t labels[] = {0, 1, 0, 1, 0};
+         o.selection.labels = view(labels, {5, 1, 1, 1});
+         o.selection.num_groups = 2;
+     }},
+    {"mask_of_other_shape", "expected where of a shape that broadcasts to (5, 6, 7, 3), got (5,)",
+     [](BatchRenormOptions& o, Gradients&) {
+         static const bool mask[5] = {};
+         o.selection.where = view(mask, {5});
+     }},
     {"given_in_part", "expected given moments with count, mean and m2, got some of them",
      [](BatchRenormOptions& o, Gradients&) { o.given.mean = o.weight; }},
 };

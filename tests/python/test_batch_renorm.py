@@ -160,6 +160,64 @@ def test_forward_without_momentum_then_backward_then_update():
     assert cases.same_bits(var, at_once[1])
 
 
+MASKS = {"samples": (4, 1, 1, 1), "places": (4, 1, 5, 3)}
+
+
+@pytest.mark.parametrize("excluded", ["zero", "input", "keep"])
+@pytest.mark.parametrize("shape", MASKS.values(), ids=MASKS)
+def test_a_mask_leaves_the_batch_norm_of_what_is_left(shape, excluded, dtype):
+    data = Data(dtype)
+    where = np.random.default_rng(5).random(shape) < 0.6
+    kept = np.broadcast_to(where, (4, 1, 5, 3))[:, 0]
+
+    def left(array):
+        return array.swapaxes(0, 1)[:, kept]
+
+    ours, theirs = data.arguments, data.arguments
+    out, grad_input = np.full_like(data.x, 7), np.full_like(data.x, 7)
+    options = {"where": where, "excluded": excluded}
+    y, used = anynorm.batch_renorm(data.x, *ours, **data.options, **options, out=out, return_moments=True)
+    expected, expected_used = anynorm.batch_renorm(left(data.x), *theirs, **data.options, channel_axis=0,
+                                                   return_moments=True)  # fmt: skip
+    tolerance = 2e-6 if dtype is F32 else 1e-13
+    np.testing.assert_allclose(left(y), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-14)
+    gradients = anynorm.batch_renorm_backward(data.grad_output, data.x, *data.arguments, **data.options, **options,
+                                              moments=used, grad_input=grad_input)  # fmt: skip
+    exact = anynorm.batch_renorm_backward(left(data.grad_output), left(data.x), *data.arguments, **data.options,
+                                          channel_axis=0, moments=expected_used)  # fmt: skip
+    np.testing.assert_allclose(left(gradients.grad_input), exact.grad_input, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(gradients.grad_weight, exact.grad_weight, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(gradients.grad_bias, exact.grad_bias, rtol=tolerance, atol=tolerance)
+    for result, given in ((y, data.x), (grad_input, data.grad_output)):
+        rest = {"zero": 0, "input": given, "keep": 7}[excluded]
+        assert np.all((result == rest) | np.broadcast_to(where, result.shape))
+
+
+def test_integer_weights_are_repetitions():
+    data, repeats = Data(), np.array([1, 3, 0, 2])
+    ours, theirs = data.arguments, data.arguments
+    y, used = anynorm.batch_renorm(data.x, *ours, **data.options, sample_weight=repeats, return_moments=True)
+    expected = anynorm.batch_renorm(np.repeat(data.x, repeats, 0), *theirs, **data.options)
+    np.testing.assert_allclose(np.repeat(y, repeats, 0), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-13)
+    np.testing.assert_array_equal(used.weight2, 15 * (1 + 9 + 4))
+
+
+def test_masked_arrays_and_nan(rng):
+    data = Data()
+    mask = rng.random(data.x.shape) < 0.2
+    expected = anynorm.batch_renorm(data.x, *data.arguments, **data.options, where=~mask)
+    y = anynorm.batch_renorm(np.ma.array(data.x, mask=mask), *data.arguments, **data.options)
+    assert cases.same_bits(y.filled(0), expected)
+    x = np.where(mask, np.nan, data.x)
+    omitted = anynorm.batch_renorm(x, *data.arguments, **data.options, nan_policy="omit")
+    assert cases.same_bits(omitted[~mask], expected[~mask])
+    assert np.isnan(omitted[mask]).all()
+    with pytest.raises(ValueError, match="batch_renorm: expected x without NaN"):
+        anynorm.batch_renorm(x, *data.arguments, nan_policy="raise")
+
+
 def test_one_element_is_corrected_to_what_inference_gives():
     data = Data(shape=(1, C))
     mean = data.x[0] + 0.1

@@ -2,6 +2,7 @@
 // Batch norm that trains small batches with what inference will use.
 #pragma once
 
+#include "anynorm/grouping.hpp"
 #include "anynorm/moments.hpp"
 #include "anynorm/normalize.hpp"
 #include "anynorm/running.hpp"
@@ -18,6 +19,8 @@ struct BatchRenormOptions {
     double d_max = 5;  ///< at least 0
     int channel_axis = 1;
     MomentsView given{}, moments{};  ///< as in NormalizeOptions
+    Selection selection{};           ///< a mask and weights; labels and segments have no running statistics
+    Excluded excluded = Excluded::zero;
     int num_threads = 0;
     OneElement one_element = OneElement::raise;
 };
