@@ -8,12 +8,13 @@ import numpy.typing as npt
 
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
+from anynorm._patterns import Recipe
 from anynorm._shared import Activation, Array, Axis, Excluded, Lengths, NonFinite, OneElement, Result, Wanted
 
 __version__: str
 build: dict[str, str]
 
-known_patterns: dict[tuple[str, str, int], tuple[int, ...]]
+known_patterns: dict[tuple[Any, ...], Recipe]
 
 @final
 class Function:
@@ -224,6 +225,12 @@ def batch_renorm(
     dtype: npt.DTypeLike | None,
     return_moments: bool,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Array | tuple[Array, Moments]: ...
 def update_running(
@@ -393,6 +400,12 @@ def batch_renorm_backward(
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Gradients: ...
 def fold_batch_norm(

@@ -158,6 +158,17 @@ class Arrangement(NamedTuple):
         return array.reshape(lead + self.shape)
 
 
+class Recipe(NamedTuple):
+    """What a pattern does to arrays of any lengths; see `known_patterns` of the compiled module."""
+
+    axis: Lengths
+    """The axes to reduce, those apart that the pattern names."""
+    factors: tuple[Lengths, ...] | None
+    """For every axis of x the lengths of what it becomes, -1 for the rest of it; None where nothing is split."""
+    parameters: tuple[Lengths, ...] | None
+    """For every axis of a parameter the axes of x that are merged in it; None where it broadcasts against x."""
+
+
 class Plan(NamedTuple):
     """A pattern for arrays of one shape."""
 
@@ -173,6 +184,8 @@ class Plan(NamedTuple):
     """None where no pattern was given for them."""
     is_plain: bool
     """Nothing but the axes to reduce differs from a call by axes."""
+    recipe: Recipe | None
+    """None where more than the lengths of axes has to be changed."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -198,28 +211,37 @@ def plan(
     lengths = tuple(axes.values())
     statistics = _arrange(right, axes, sorted(kept, key=names.index))
     plain = statistics.shape == statistics.along and statistics.order is None
-    along = None
+    axis = tuple(place for place, name in enumerate(names) if name not in kept)
+    along = merged = None
     if parameters is not None:
         own = Text(function, "parameters", parameters)
         groups = _read_side(own, 0, len(parameters))
         _check_right(own, groups, {atom.text for group in left for atom in group.atoms}, f"axes of '{pattern}'")
         along = _arrange(groups, axes, names)
+        merged = tuple(_merged(groups, names))
+    in_order = statistics.order is None and (along is None or along.order is None)
+    one_each = all(group.is_ellipsis or [atom.text.isidentifier() for atom in group.atoms] == [True] for group in right)
+    factors = tuple(_factors(left, len(shape), dict(sizes)))
+    splits = any(factor != (-1,) for factor in factors)
     return Plan(
         split=None if lengths == shape else lengths,
-        parts=tuple(_parts(left, len(shape))),
-        axis=tuple(place for place, name in enumerate(names) if name not in kept),
+        parts=tuple(map(len, factors)),
+        axis=axis,
         statistics=None if plain else statistics,
         parameters=along,
         is_plain=plain and lengths == shape and along is None,
+        recipe=Recipe(axis, factors if splits else None, merged) if plain and in_order and one_each else None,
     )
 
 
-def _parts(left: tuple[Group, ...], rank: int) -> Iterator[int]:
+def _factors(left: tuple[Group, ...], rank: int, sizes: dict[str, int]) -> Iterator[Lengths]:
+    """For every axis of x the lengths that its group says, -1 for one that is left out, (1,) for no words at all."""
     for group in left:
         if group.is_ellipsis:
-            yield from [1] * (rank - len(left) + 1)
+            yield from [(-1,)] * (rank - len(left) + 1)
         else:
-            yield max(1, len(group.atoms))
+            words = [atom.text for atom in group.atoms]
+            yield tuple(int(word) if word.isdecimal() else sizes.get(word, -1) for word in words) or (1,)
 
 
 def _lengths(text: Text, left: tuple[Group, ...], shape: Lengths, sizes: dict[str, int]) -> Iterator[tuple[Name, int]]:
@@ -247,6 +269,9 @@ def _split(
     """The axes of a group, whose lengths multiply to that of the axis; one of them may be left out."""
     found = [int(atom.text) if atom.text.isdecimal() else sizes.get(atom.text) for atom in group.atoms]
     missing = [atom for atom, size in zip(group.atoms, found, strict=True) if size is None]
+    for atom, size in zip(group.atoms, found, strict=True):
+        if size is not None and size < 0:
+            raise text.error(f"expected a size of at least 0 for {atom.text}, got {size}", atom.start, atom.stop)
     if len(missing) > 1:
         names = " or ".join(atom.text for atom in missing)
         raise text.error(f"expected the size of {names}, as in {missing[0].text}=2", missing[0].start, missing[-1].stop)
@@ -270,6 +295,13 @@ def _names(group: Group, names: list[Name]) -> Iterator[Name]:
             yield from (name for name in names if name[0] == "...")
         elif not atom.text.isdecimal():
             yield atom.text
+
+
+def _merged(side: tuple[Group, ...], names: list[Name]) -> Iterator[Lengths]:
+    """For every axis of a side the places of what it merges."""
+    for group in side:
+        places = [names.index(name) for name in _names(group, names)]
+        yield from [(place,) for place in places] if group.is_ellipsis else [tuple(places)]
 
 
 def _arrange(side: tuple[Group, ...], axes: dict[Name, int], along: list[Name]) -> Arrangement:

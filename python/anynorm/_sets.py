@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -20,6 +20,7 @@ from anynorm import _core
 from anynorm._containers import Opened, opened
 from anynorm._gradients import Gradients
 from anynorm._moments import Moments
+from anynorm._patterns import Plan
 from anynorm._selection import Selection, groups_first, select, usable
 from anynorm._views import Sizes, Views, as_array, fit
 
@@ -27,7 +28,7 @@ AnyArray = npt.NDArray[Any]
 Arguments = list[Any]
 NOTHING = Selection()
 MOST_PATTERNS = 1024
-DEMANDING = re.compile(r"[()\d]")  # asks more of an array than a number of axes
+FORWARD = {"moments", "normalize"}  # whose operands the compiled module can split as well
 
 ROLES: dict[str, Callable[[Views, str, Any], Any]] = {
     **dict.fromkeys(("residual", "out", "sum_out", "grad_output", "grad_input"), Views.like_x),
@@ -94,18 +95,20 @@ def by_pattern(
         return _select(function, values, selection, lambda x: fit(function, x, pattern, parameters, sizes))
     plan = fit(function, x, pattern, parameters, sizes)
     values[place] = plan.axis
+    _remember(function, pattern, parameters, sizes, x.ndim, plan)
     if plan.is_plain:
-        if not sizes:
-            _remember(function, pattern, x.ndim, plan.axis)
         return core.call(*values)
     return _through_views(core, values, Views(function, x.shape, plan), ())
 
 
-def _remember(function: str, pattern: str, rank: int, axis: tuple[int, ...]) -> None:
-    """Spare the next call with this pattern the body of the function: names alone fit arrays of any lengths."""
-    known = _core.known_patterns
-    if len(known) < MOST_PATTERNS and not DEMANDING.search(pattern):
-        known.setdefault((function, pattern, rank), axis)  # not replaced: another thread may be using them
+def _remember(function: str, pattern: str, parameters: str | None, sizes: Sizes, rank: int, plan: Plan) -> None:
+    """Spare the next call with this pattern the body of the function."""
+    recipe, known = plan.recipe, _core.known_patterns
+    if recipe is None or len(known) >= MOST_PATTERNS:
+        return
+    if function in FORWARD or (recipe.factors is None and recipe.parameters is None):
+        key = (function, pattern, rank, parameters, *itertools.chain.from_iterable(sizes.items()))
+        known.setdefault(key, recipe)  # not replaced: another thread may be using it
 
 
 def by_axes(function: str, arguments: Sequence[Any], selection: Selection, axis: Any) -> Any:

@@ -5,13 +5,14 @@
 // that does not fit the signature. Only matching arguments to parameters is done here, in a quarter of the time: of
 // 0.5 us for a row of 64 it was a third. A call with more than the compiled function takes, which are its parameters
 // after those, with a pattern in the place of an axis, or with an x that is no plain ndarray (a masked array, a table,
-// a list), runs the body. But a pattern that names axes and does no more is remembered as those axes.
-#include "array.hpp"
+// a list), runs the body; but for patterns that the body has met before.
+#include "patterns.hpp"
 
 // After Python.h, which it needs.
 #include <structmember.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace anynorm::python {
 
@@ -25,7 +26,7 @@ struct Function {
     PyObject_HEAD vectorcallfunc vectorcall;
     PyObject *function, *compiled, *name, *dict, *weakrefs;
     Py_ssize_t count, positional;
-    Py_ssize_t axis, x, keepdims;  // the parameters that may be a pattern, no ndarray, and True; -1: there is none
+    PatternPlaces places;
     PyObject* names[most_parameters];
     PyObject* defaults[most_parameters];  // nullptr where there is none
 };
@@ -43,59 +44,49 @@ Py_ssize_t index_of(const Function& self, PyObject* name) {
     return -1;
 }
 
-/// Whether the arguments fit the parameters; `values` has them in order then.
-bool match(const Function& self, PyObject* const* arguments, Py_ssize_t given, PyObject* keywords, PyObject** values) {
+/// Whether the arguments fit the parameters; `values` has them in order then, and `rest` what comes with a pattern.
+bool match(const Function& self, PyObject* const* arguments, Py_ssize_t given, PyObject* keywords, PyObject** values,
+           PatternKeywords& rest) {
     if (given > self.positional) return false;
     std::copy_n(arguments, given, values);
     std::copy(self.defaults + given, self.defaults + self.count, values + given);
     const Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
     for (Py_ssize_t i = 0; i < named; ++i) {
-        const Py_ssize_t index = index_of(self, PyTuple_GET_ITEM(keywords, i));
-        if (index < given) return false;
-        values[index] = arguments[given + i];
+        PyObject *const name = PyTuple_GET_ITEM(keywords, i), *const value = arguments[given + i];
+        const Py_ssize_t index = index_of(self, name);
+        if (index < 0 ? self.places.axis < 0 || !rest.add(name, value) : index < given) return false;
+        if (index >= 0) values[index] = value;
     }
     return std::find(values + given, values + self.count, nullptr) == values + self.count;
 }
 
-/// {(name of the function, pattern, number of axes): the axes that it reduces}, which the bodies fill.
-py::dict& known_patterns() {
-    PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::dict> storage;
-    return storage.call_once_and_store_result([] { return py::dict(); }).get_stored();
-}
-
-/// The axes that a pattern stands for; nullptr where it takes the body to find out. Looking them up takes 0.1 us, the
-/// body 2.
-py::object axes_of_pattern(const Function& self, PyObject* const* values) {
-    if (self.keepdims >= 0 && values[self.keepdims] != Py_False) return {};
-    const int rank = py::detail::array_proxy(values[self.x])->nd;
-    const auto number = py::reinterpret_steal<py::object>(PyLong_FromLong(rank));
-    const auto key = py::reinterpret_steal<py::object>(PyTuple_Pack(3, self.name, values[self.axis], number.ptr()));
-    if (!key) throw py::error_already_set();
-    PyObject* const axes = PyDict_GetItemWithError(known_patterns().ptr(), key.ptr());
-    if (!axes && PyErr_Occurred()) throw py::error_already_set();
-    return py::reinterpret_borrow<py::object>(axes);
+PyObject* call_compiled(const Function& self, PyObject* const* values) {
+    const auto compiled = reinterpret_cast<PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t)>(
+        reinterpret_cast<void (*)()>(PyCFunction_GET_FUNCTION(self.compiled)));
+    return compiled(PyCFunction_GET_SELF(self.compiled), values, self.count);
 }
 
 PyObject* call(PyObject* object, PyObject* const* arguments, std::size_t count, PyObject* keywords) {
     const Function& self = self_of(object);
     PyObject* values[most_parameters];
-    bool is_plain = match(self, arguments, PyVectorcall_NARGS(count), keywords, values) &&
-                    (self.x < 0 || is_ndarray(values[self.x]));
-    py::object axes;
-    if (is_plain && self.axis >= 0 && self.x >= 0 && PyUnicode_Check(values[self.axis])) {
+    PatternKeywords rest;
+    if (match(self, arguments, PyVectorcall_NARGS(count), keywords, values, rest) &&
+        (self.places.x < 0 || is_ndarray(values[self.places.x]))) {
+        const bool is_pattern =
+            self.places.axis >= 0 && self.places.x >= 0 && PyUnicode_Check(values[self.places.axis]);
+        if (!is_pattern && !rest.any()) return call_compiled(self, values);
         try {
-            axes = axes_of_pattern(self, values);
+            PatternCall pattern;
+            if (is_pattern && pattern.arrange(self.name, self.places, rest, values)) {
+                auto result = py::reinterpret_steal<py::object>(call_compiled(self, values));
+                return pattern.whole(std::move(result)).release().ptr();
+            }
         } catch (py::error_already_set& error) {
             error.restore();
             return nullptr;
         }
-        is_plain = static_cast<bool>(axes);
-        values[self.axis] = axes.ptr();
     }
-    if (!is_plain) return PyObject_Vectorcall(self.function, arguments, count, keywords);
-    const auto compiled = reinterpret_cast<PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t)>(
-        reinterpret_cast<void (*)()>(PyCFunction_GET_FUNCTION(self.compiled)));
-    return compiled(PyCFunction_GET_SELF(self.compiled), values, self.count);
+    return PyObject_Vectorcall(self.function, arguments, count, keywords);
 }
 
 /// `count` parameters are the compiled function's; those after them have defaults, and are the body's to read.
@@ -109,12 +100,10 @@ void read_signature(Function& self, Py_ssize_t count) {
     if (count < self.positional || count > std::min(parameters, most_parameters))
         throw py::value_error("Function: expected a count of at most 32 parameters, with all positional ones");
     self.count = count;
-    self.axis = self.x = self.keepdims = -1;
+    self.places = {};
     for (Py_ssize_t i = 0; i < self.count; ++i) {
         self.names[i] = Py_NewRef(PyTuple_GET_ITEM(names.ptr(), i));
-        if (PyUnicode_CompareWithASCIIString(self.names[i], "axis") == 0) self.axis = i;
-        if (PyUnicode_CompareWithASCIIString(self.names[i], "x") == 0) self.x = i;
-        if (PyUnicode_CompareWithASCIIString(self.names[i], "keepdims") == 0) self.keepdims = i;
+        if (Py_ssize_t* const place = self.places.named(self.names[i])) *place = i;
         PyObject* value = nullptr;
         if (i >= self.positional) {
             if (!named_defaults.is_none()) value = PyDict_GetItemWithError(named_defaults.ptr(), self.names[i]);

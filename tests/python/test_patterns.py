@@ -74,7 +74,7 @@ def test_what_is_remembered_of_a_pattern(pattern, axis, x):
     for _ in range(3):
         assert cases.same_bits(anynorm.normalize(x, pattern), anynorm.normalize(x, axis))
         assert cases.same_moments(anynorm.moments(x, pattern), anynorm.moments(x, axis))
-    assert {("normalize", pattern, 4), ("moments", pattern, 4)} <= _core.known_patterns.keys()
+    assert {("normalize", pattern, 4, None), ("moments", pattern, 4, None)} <= _core.known_patterns.keys()
     assert cases.same_bits(anynorm.normalize(x.tolist(), pattern), anynorm.normalize(x.astype(np.float64), axis))
     mask = x > 3
     assert cases.same_bits(anynorm.normalize(x, pattern, where=mask), anynorm.normalize(x, axis, where=mask))
@@ -87,11 +87,77 @@ def test_what_is_remembered_of_a_pattern(pattern, axis, x):
             anynorm.normalize(x[0], pattern)
 
 
-@pytest.mark.parametrize("pattern", ["n c h w -> 1 c 1", "n (g c) h w -> n g", "n c h 4 -> n c", "n c h w -> w c"])
-def test_what_is_not_remembered_of_a_pattern(pattern, x):
-    """What a shape may not fit, or what comes back as views."""
-    anynorm.normalize(x, pattern, **({"g": 4} if "g" in pattern else {}))
+@pytest.mark.parametrize("pattern, length", [
+    ("n c h w -> 1 c 1", 3), ("n c h w -> w c", 3), ("n c h w -> (n c) ()", 1), ("n c ... -> (c ...) n", 3),
+], ids=str)  # fmt: skip
+def test_what_is_not_remembered_of_a_pattern(pattern, length, x):
+    """What comes back as other views, if not for these lengths."""
+    x = x[:, :length]
+    for _ in range(2):
+        y, used = anynorm.normalize(x, pattern, return_moments=True)
+        assert cases.same_moments(anynorm.moments(x, pattern), used)
+        assert cases.same_bits(anynorm.normalize(x, pattern, moments=used), y)
     assert not [key for key in _core.known_patterns if key[1] == pattern]
+
+
+SPLITS = {
+    "(g c)": ("n (g c) h w -> n g", {"g": 4}, "(g c)", (12,)),
+    "(g 3)": ("n (g 3) h w -> n g", {}, "g", (4,)),
+    "ellipsis": ("... (h k) w -> ...", {"k": 5}, None, (12, 1, 1)),
+    "blocks": ("n c (h k) (w l) -> n c h w", {"h": 1, "l": 2}, "c k", (12, 5)),
+    "literal": ("n 12 h w -> n h", {"w": 4}, "1 w", (1, 4)),
+    "names": ("n c h w -> n", {}, "c h", (12, 5)),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_split_that_is_remembered_is_that_of_the_body(name, layout, rng, dtype):
+    """The second call does not run the body of the function; views, new arrays and `out` are the same."""
+    pattern, sizes, parameters, shape = SPLITS[name]
+    weight, bias = rng.normal(size=(2, *shape)).astype(dtype)
+    for length in (3, 2):  # the samples, of which nothing was remembered
+        x = layout.place(rng.normal(3, 2, (length, *SHAPE[1:])).astype(dtype))
+        options = {"weight": weight, "bias": bias, **({"parameters": parameters} if parameters else {}), **sizes}
+        expected, used = anynorm.normalize.__wrapped__(x, pattern, **options, return_moments=True)
+        y, taken = anynorm.normalize(x, pattern, **options, return_moments=True)
+        assert cases.same_bits(y, expected)
+        assert y.strides == expected.strides
+        assert cases.same_moments(taken, used)
+        assert cases.same_moments(anynorm.moments(x, pattern, **sizes), used)
+        assert cases.same_bits(anynorm.normalize(x, pattern, moments=used, **options), expected)
+        out = layout.empty(x.shape, dtype) if layout.output else np.empty_like(x)
+        assert anynorm.normalize(x, pattern, out=out, **options) is out
+        assert cases.same_bits(out, expected)
+        y, total = anynorm.normalize(x, pattern, residual=x, **options)
+        assert cases.same_bits(total, x + x)
+        assert cases.same_bits(y, anynorm.normalize.__wrapped__(x, pattern, residual=x, **options)[0])
+    key = ("normalize", pattern, 4, parameters, *(item for pair in sizes.items() for item in pair))
+    assert key in _core.known_patterns
+
+
+WRONG = {
+    "length": {"x": np.ones((3, 13, 5, 4))}, "rank": {"x": np.ones((3, 12, 5))}, "integers": {"x": np.ones(SHAPE, int)},
+    "none": {"x": None}, "g_5": {"g": 5}, "g_0": {"g": 0}, "g_negative": {"g": -4}, "g_float": {"g": 4.0},
+    "g_huge": {"g": 2**70}, "h": {"h": 6}, "k": {"k": 2}, "weight": {"weight": np.ones(4)},
+    "weight_rank": {"weight": np.ones((4, 3))}, "weight_scalar": {"weight": 1.0}, "bias": {"bias": np.ones(12, int)},
+    "out": {"out": np.ones((3, 4, 3, 5, 4))}, "out_list": {"out": [1.0]}, "eps": {"eps": -1.0},
+    "moments": {"moments": anynorm.Moments.empty((3, 5))}, "parameters": {"parameters": "c g"},
+    "parameters_short": {"parameters": "c"}, "parameters_int": {"parameters": 3}, "labels": {"labels": np.zeros(7, int)},
+    "residual": {"residual": np.ones(3)}, "keepdims": {"keepdims": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG)
+def test_a_wrong_call_of_a_pattern_that_is_remembered_is_refused_as_by_the_body(changed):
+    good = {"x": np.ones(SHAPE), "axis": "n (g c) h w -> n g", "weight": np.ones(12), "parameters": "(g c)", "g": 4}
+    for _ in range(2):
+        anynorm.normalize(**good)
+    messages = []
+    for call in (anynorm.normalize, anynorm.normalize.__wrapped__):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call(**(good | changed))
+        messages.append((caught.type, str(caught.value)))
+    assert messages[0] == messages[1]
 
 
 # --- any pattern ----------------------------------------------------------------------------------------------------
