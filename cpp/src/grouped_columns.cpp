@@ -16,17 +16,18 @@ namespace {
 // Sums of 24 bytes a set. Those of a bucket fit an L2. Without buckets they may be more: what spills into the last
 // cache takes less time than to sort the labels and to fetch rows from all over memory. But many of them are as many
 // cells to each part of the rows, so that more than two threads are better off with buckets.
-constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 1024 * 1024, cached_bytes = 8 * 1024 * 1024;
+constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 1024 * 1024, cached_bytes = 6 * 1024 * 1024;
 constexpr int threads_of_one = 2;
 // Sums of one row that leave room in L2 for a few more; wider rows are compacted in strips.
 constexpr std::int64_t row_bytes = 64 * 1024;
 // Rows of a block are added one to the other: 256 roundings of m2, and the cancellation in it, are below 1e-14.
-constexpr std::int64_t block_rows = 256, stretch_rows = 256;
-// Rows of a bucket are copied together, so that one call of the kernel sees many of them: half of an L1 at a time. A
-// row of 1 KB is worth a call of its own.
-constexpr std::int64_t panel_bytes = 16 * 1024, bytes_of_call = 1024;
-// A row of one line takes 4 ns to copy, a line from memory 100 ns to come.
-constexpr std::int64_t ahead = 24, line_bytes = 64, lines_ahead = 8;
+constexpr std::int64_t block_rows = 256;
+// The rows of a window are sorted by group, for 4 ns each, so that sums are loaded and stored once for all that a group
+// has there: eight of them if labels are random. A window of few groups fits an L2, one of many or of long rows is a
+// part of the last cache.
+constexpr std::int64_t rows_of_group = 8, min_window = 2048, max_window = 32768, window_bytes = 2 * 1024 * 1024;
+// Groups whose first row is fetched while others are added.
+constexpr std::int64_t groups_ahead = 4;
 // Every part has cells of its own, 32 bytes a set: together below 6 % of x.
 constexpr std::int64_t max_parts = 16, bytes_of_part = 16;
 
@@ -63,9 +64,13 @@ class GroupedRows {
           wrong_(static_cast<std::size_t>(groups * columns_)),
           own_(wrong_.size()) {
         const std::int64_t bytes = columns_ * static_cast<std::int64_t>(sizeof(X));
-        if (buckets == nullptr) return;
-        stretch_ = bytes >= bytes_of_call ? 1 : std::min(stretch_rows, panel_bytes / bytes);
-        if (stretch_ > 1) panel_.resize(static_cast<std::size_t>(stretch_ * columns_));
+        window_ = std::min(std::clamp(rows_of_group * groups, min_window, max_window),
+                           std::max<std::int64_t>(1, window_bytes / bytes));
+        window_ = std::min(window_, std::max<std::int64_t>(1, loops.loops[0].n));
+        sorts_ = groups <= window_ / 2;
+        if (sorts_) starts_.resize(static_cast<std::size_t>(groups + 2));
+        order_.resize(static_cast<std::size_t>(window_));
+        runs_.reserve(static_cast<std::size_t>(sorts_ ? groups + window_ / block_rows : window_));
     }
 
     /// The cells of `groups` groups, of which there are no more than the worker has room for.
@@ -74,9 +79,14 @@ class GroupedRows {
         std::fill_n(counts_.begin(), groups, 0);
         std::fill_n(begun_.begin(), groups, static_cast<unsigned char>(0));
         any_wrong_ = false;
-        each_stretch(part, [&](const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
-            add(x, x_row, group_of, n);
-        });
+        for (std::int64_t first = part.first; first < part.last; first += window_) {
+            const std::int64_t n = std::min(window_, part.last - first);
+            if (sorts_) {
+                add_sorted(first, n, part.last - first - n, groups);
+            } else {
+                add_in_order(first, n);
+            }
+        }
         for (std::int64_t group = 0; group < groups; ++group) {
             if (counts_[static_cast<std::size_t>(group)] > 0) {
                 finish(group);
@@ -89,63 +99,95 @@ class GroupedRows {
     }
 
   private:
-    /// Calls body(x, step from row to row, groups, n) for all rows of a part.
+    const X* row(std::int64_t number) const { return x_ + number * x_row_; }
+
+    /// Calls body(i, row, group) for n entries, with a negative group for those that are in none.
     template <class Body>
-    void each_stretch(const Part& part, const Body& body) {
-        std::int32_t found[stretch_rows];
-        for (std::int64_t first = part.first; first < part.last; first += stretch_) {
-            const std::int64_t n = std::min(stretch_, part.last - first);
-            if (buckets_ == nullptr) {
-                find_groups(selection_, nest_.loops[0], nest_.offset, first, n, found);
-                body(x_ + first * x_row_, x_row_, found, n);
-            } else {
-                body(gather(first, n, part.last), columns_, buckets_->groups() + first, n);
-            }
+    void each_entry(std::int64_t first, std::int64_t n, const Body& body) const {
+        if (buckets_ != nullptr) {
+            const std::uint32_t* const rows = buckets_->rows() + first;
+            const std::int32_t* const groups = buckets_->groups() + first;
+            for (std::int64_t i = 0; i < n; ++i) body(i, rows[i], static_cast<std::int64_t>(groups[i]));
+        } else {
+            each_group(selection_, nest_.loops[0], nest_.offset, first, n, [&](std::int64_t i, std::int64_t group) {
+                body(i, static_cast<std::uint32_t>(first + i), group);
+            });
         }
     }
 
-    /// The rows of the entries `first` to `first + n`, of which as many follow until `last`.
-    const X* gather(std::int64_t first, std::int64_t n, std::int64_t last) {
-        constexpr std::int64_t line = line_bytes / static_cast<std::int64_t>(sizeof(X));
-        const std::uint32_t* const rows = buckets_->rows();
-        const auto fetch = [&](std::int64_t entry) {
-            if (entry >= last) return;
-            const X* const p = x_ + rows[entry] * x_row_;
-            const std::int64_t fetched = std::min(columns_, lines_ahead * line);
-            for (std::int64_t i = 0; i < fetched; i += line) __builtin_prefetch(p + i);
-            __builtin_prefetch(p + fetched - 1);
-        };
-        if (panel_.empty()) {
-            fetch(first + 1);
-            return x_ + rows[first] * x_row_;
+    /// Adds the rows of a window, sorted by group: each group's in their order. `next` entries follow.
+    void add_sorted(std::int64_t first, std::int64_t n, std::int64_t next, std::int64_t groups) {
+        const X* const x = x_;
+        const std::int64_t x_row = x_row_;
+        if (buckets_ != nullptr) {
+            const std::uint32_t* const rows = buckets_->rows() + first + n;
+            sort(first, n, groups, [=](std::int64_t i) {
+                if (i < next) __builtin_prefetch(x + rows[i] * x_row, 0, 2);
+            });
+        } else {
+            const X* const ahead = next < n ? x : row(first + n);
+            sort(first, n, groups,
+                 [ahead, step = next < n ? 0 : x_row](std::int64_t i) { __builtin_prefetch(ahead + i * step, 0, 2); });
         }
-        X* out = panel_.data();
-        for (std::int64_t i = 0; i < n; ++i, out += columns_) {
-            fetch(first + i + ahead);
-            std::copy_n(x_ + rows[first + i] * x_row_, columns_, out);
+        const std::uint32_t *const starts = starts_.data(), *const order = order_.data();
+        for (std::int64_t group = 0; group < groups; ++group) {
+            const std::uint32_t soon = starts[std::min(group + groups_ahead, groups)];
+            if (soon < n) __builtin_prefetch(row(order[soon]));
+            if (starts[group] < starts[group + 1]) add(group, starts[group], starts[group + 1]);
         }
-        return panel_.data();
+        sum_runs();
     }
 
-    /// Adds n rows. A block that is full is finished before its group has more, so that it does not matter which other
-    /// groups have rows among its own.
-    void add(const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
-        std::int64_t from = 0;
-        const auto sum_until = [&](std::int64_t to) {
-            kernels_.grouped_sums(
-                {to - from, columns_, x + from * x_row, x_row, group_of + from, sums_.data(), stride_});
-            from = to;
-        };
-        for (std::int64_t i = 0; i < n; ++i) {
-            const std::int32_t group = group_of[i];
-            if (group < 0) continue;
-            std::int32_t& count = counts_[static_cast<std::size_t>(group)];
-            if (count++ == 0) begin(x + i * x_row, group);
-            if (count < block_rows) continue;
-            sum_until(i + 1);
+    /// Group g has the rows of `order_` from starts_[g] to starts_[g + 1]. This reads labels alone, and meanwhile
+    /// fetches the rows of the next window, a half of them in each pass.
+    template <class Fetch>
+    void sort(std::int64_t first, std::int64_t n, std::int64_t groups, const Fetch& fetch) {
+        std::uint32_t *const starts = starts_.data(), *const order = order_.data();
+        std::fill_n(starts, groups + 2, 0U);
+        each_entry(first, n, [=](std::int64_t i, std::uint32_t, std::int64_t group) {
+            fetch(i / 2);
+            ++starts[group + 2];
+        });
+        for (std::int64_t i = 1; i < groups + 1; ++i) starts[i + 1] += starts[i];
+        each_entry(first, n, [=](std::int64_t i, std::uint32_t number, std::int64_t group) {
+            fetch((n + i) / 2);
+            order[starts[group + 1]++] = number;  // which moves the start of each group to the next
+        });
+    }
+
+    void add_in_order(std::int64_t first, std::int64_t n) {
+        std::uint32_t entries = 0;
+        each_entry(first, n, [&](std::int64_t, std::uint32_t number, std::int64_t group) {
+            if (group < 0) return;
+            order_[entries++] = number;
+            add(group, entries - 1, entries);
+        });
+        sum_runs();
+    }
+
+    /// Adds rows of a group. A block that is full is finished before its group has more, so that it does not matter
+    /// which other groups have rows among its own.
+    void add(std::int64_t group, std::uint32_t first, std::uint32_t last) {
+        std::int32_t& count = counts_[static_cast<std::size_t>(group)];
+        if (runs_.empty()) first_ = first;
+        while (first < last) {
+            if (count == 0) begin(row(order_[first]), group);
+            const auto n = std::min(last - first, static_cast<std::uint32_t>(block_rows - count));
+            first += n;
+            count += static_cast<std::int32_t>(n);
+            runs_.push_back({static_cast<std::int32_t>(group), first});
+            if (count < block_rows) return;
+            sum_runs();
+            first_ = first;
             finish(group);
         }
-        sum_until(n);
+    }
+
+    void sum_runs() {
+        if (runs_.empty()) return;
+        kernels_.grouped_sums(
+            {std::ssize(runs_), columns_, runs_.data(), order_.data(), first_, x_, x_row_, sums_.data(), stride_});
+        runs_.clear();
     }
 
     /// A block of a group has its first row as shift.
@@ -191,15 +233,13 @@ class GroupedRows {
         for (std::int64_t i = 0; i < groups * columns_; ++i) {
             if (wrong_[static_cast<std::size_t>(i)] != 0) cells_[i] = empty_cell;
         }
-        each_stretch(part, [&](const X* x, std::int64_t x_row, const std::int32_t* group_of, std::int64_t n) {
-            for (std::int64_t i = 0; i < n; ++i, x += x_row) {
-                if (group_of[i] < 0) continue;
-                const std::int64_t first = group_of[i] * columns_;
-                for (std::int64_t j = 0; j < columns_; ++j) {
-                    if (wrong_[static_cast<std::size_t>(first + j)] == 0) continue;
-                    const double value = static_cast<double>(promote(x[j]));
-                    merge(cells_[first + j], center_ ? Cell{1, value, 0, value - value} : Cell{1, 0, 0, value * value});
-                }
+        each_entry(part.first, part.last - part.first, [&](std::int64_t, std::uint32_t number, std::int64_t group) {
+            if (group < 0) return;
+            const std::int64_t first = group * columns_;
+            for (std::int64_t i = 0; i < columns_; ++i) {
+                if (wrong_[static_cast<std::size_t>(first + i)] == 0) continue;
+                const double value = static_cast<double>(promote(row(number)[i]));
+                merge(cells_[first + i], center_ ? Cell{1, value, 0, value - value} : Cell{1, 0, 0, value * value});
             }
         });
     }
@@ -210,13 +250,16 @@ class GroupedRows {
     bool center_, any_wrong_ = false;
     const Nest& nest_;
     const X* x_;
-    std::int64_t x_row_, columns_, stride_, stretch_ = stretch_rows;
+    std::int64_t x_row_, columns_, stride_, window_;
+    bool sorts_;
+    std::uint32_t first_ = 0;  ///< entry of the runs that are not summed yet
     Cell* cells_ = nullptr;
     std::vector<double> sums_;
     std::vector<std::int32_t> counts_;
     std::vector<unsigned char> begun_, wrong_;  ///< of groups with a cell, of cells
     std::vector<Cell> own_;
-    std::vector<X> panel_;
+    std::vector<std::uint32_t> order_, starts_;  ///< rows of a window in the order in which they are added
+    std::vector<kernels::GroupRun> runs_;
 };
 
 /// How the groups are divided: all of them in one bucket, or 2^shift in each.

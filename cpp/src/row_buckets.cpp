@@ -11,33 +11,7 @@ namespace {
 /// Below so many rows a thread of their own gains nothing.
 constexpr std::int64_t rows_of_thread = 32 * 1024;
 
-/// Calls body(i, group) for n rows from `row` on, with -1 for those that are in no group.
-template <class Body>
-void each_group(const Selection& selection, const Loop& rows, const std::int64_t* offset, std::int64_t row,
-                std::int64_t n, const Body& body) {
-    const auto* const mask = static_cast<const unsigned char*>(selection.where.data);
-    const std::int64_t mask_step = rows.stride[op_where], label_step = rows.stride[op_labels];
-    with_labels(elements_of(selection.labels), [&](const auto* labels) {
-        labels += offset[op_labels] + row * label_step;
-        if (mask == nullptr) {
-            for (std::int64_t i = 0; i < n; ++i) body(i, std::max<std::int64_t>(-1, labels[i * label_step]));
-            return;
-        }
-        const unsigned char* const is_member = mask + offset[op_where] + row * mask_step;
-        for (std::int64_t i = 0; i < n; ++i) {
-            const std::int64_t label = std::max<std::int64_t>(-1, labels[i * label_step]);
-            body(i, is_member[i * mask_step] != 0 ? label : -1);
-        }
-    });
-}
-
 }  // namespace
-
-void find_groups(const Selection& selection, const Loop& rows, const std::int64_t* offset, std::int64_t row,
-                 std::int64_t n, std::int32_t* group_of) noexcept {
-    each_group(selection, rows, offset, row, n,
-               [&](std::int64_t i, std::int64_t group) { group_of[i] = static_cast<std::int32_t>(group); });
-}
 
 /// Calls body(number of the part and bucket, row, group) for all rows.
 template <class Body>

@@ -3,6 +3,7 @@
 // that a cache can write to, instead of one over all groups.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -43,8 +44,25 @@ class RowBuckets {
     std::unique_ptr<std::int32_t[]> groups_;
 };
 
-/// The groups of `n` rows from `row` on, -1 for those that are in none.
-void find_groups(const Selection& selection, const Loop& rows, const std::int64_t* offset, std::int64_t row,
-                 std::int64_t n, std::int32_t* group_of) noexcept;
+/// Calls body(i, group) for n rows from `row` on, with -1 for those that are in no group. `rows` and `offset` are as
+/// for RowBuckets.
+template <class Body>
+void each_group(const Selection& selection, const Loop& rows, const std::int64_t* offset, std::int64_t row,
+                std::int64_t n, const Body& body) {
+    const auto* const mask = static_cast<const unsigned char*>(selection.where.data);
+    const std::int64_t mask_step = rows.stride[op_where], label_step = rows.stride[op_labels];
+    with_labels(elements_of(selection.labels), [&](const auto* labels) {
+        labels += offset[op_labels] + row * label_step;
+        if (mask == nullptr) {
+            for (std::int64_t i = 0; i < n; ++i) body(i, std::max<std::int64_t>(-1, labels[i * label_step]));
+            return;
+        }
+        const unsigned char* const is_member = mask + offset[op_where] + row * mask_step;
+        for (std::int64_t i = 0; i < n; ++i) {
+            const std::int64_t label = std::max<std::int64_t>(-1, labels[i * label_step]);
+            body(i, is_member[i * mask_step] != 0 ? label : -1);
+        }
+    });
+}
 
 }  // namespace anynorm::detail

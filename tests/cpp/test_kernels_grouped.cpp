@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::int64_t groups = 4;
 
-/// Rows in memory that ends with the last of them, their groups, and sums that hold something already.
+/// Rows in memory that ends with the last of them, in runs of any length and order, and sums that hold something
+/// already.
 template <class T>
 struct GroupedRows {
     explicit GroupedRows(std::int64_t length) : n(length), memory(1 << 14) {
@@ -24,7 +25,11 @@ struct GroupedRows {
         row = n + 5;
         x = memory.last((rows - 1) * row + n);
         for (std::int64_t i = 0; i < (rows - 1) * row + n; ++i) x[i] = static_cast<T>(random.uniform(-3, 5));
-        for (std::int64_t i = 0; i < rows; ++i) group_of.push_back(static_cast<std::int32_t>(random.below(5)) - 1);
+        for (std::int64_t i = 0; i < rows; ++i) row_of.push_back(static_cast<std::uint32_t>(i * 5 % rows));
+        for (std::uint32_t last = first; last < rows;) {
+            last = std::min(static_cast<std::uint32_t>(rows), last + 1 + static_cast<std::uint32_t>(random.below(4)));
+            runs.push_back({static_cast<std::int32_t>(random.below(groups)), last});
+        }
         width = kernels::whole_packs(n);
         sums.assign(static_cast<std::size_t>(groups * 3 * width), 0.0);
         for (std::int64_t group = 0; group < groups; ++group) {
@@ -36,13 +41,17 @@ struct GroupedRows {
         }
     }
 
-    kernels::GroupedSumsArgs<T> args() { return {rows, n, x, row, group_of.data(), sums.data(), 3 * width}; }
+    kernels::GroupedSumsArgs<T> args() {
+        return {std::ssize(runs), n, runs.data(), row_of.data(), first, x, row, sums.data(), 3 * width};
+    }
 
-    static constexpr std::int64_t rows = 13;
+    static constexpr std::int64_t rows = 37;
+    static constexpr std::uint32_t first = 2;  ///< of the entries
     std::int64_t n, row = 0, width = 0;
     Guarded<T> memory;
     T* x;
-    std::vector<std::int32_t> group_of;
+    std::vector<kernels::GroupRun> runs;
+    std::vector<std::uint32_t> row_of;
     std::vector<double> sums;
 };
 
@@ -55,14 +64,16 @@ TEST_P(KernelGrouped, EveryTail) {
         for (std::int64_t n = 1; n <= 50; ++n) {
             GroupedRows<T> data(n);
             std::vector<double> expected = data.sums;
-            for (std::int64_t row = 0; row < data.rows; ++row) {
-                const std::int32_t group = at(data.group_of, row);
-                for (std::int64_t i = 0; i < n && group >= 0; ++i) {
-                    const std::int64_t c = group * 3 * data.width + i;
-                    const double d = static_cast<double>(data.x[row * data.row + i]) - at(expected, c);
-                    at(expected, c + data.width) += d;
-                    double& squares = at(expected, c + 2 * data.width);
-                    squares = mul_add(fused(), d, d, squares);
+            std::uint32_t entry = data.first;
+            for (const kernels::GroupRun& run : data.runs) {
+                for (; entry < run.last; ++entry) {
+                    for (std::int64_t i = 0; i < n; ++i) {
+                        const std::int64_t c = run.group * 3 * data.width + i, row = at(data.row_of, entry);
+                        const double d = static_cast<double>(data.x[row * data.row + i]) - at(expected, c);
+                        at(expected, c + data.width) += d;
+                        double& squares = at(expected, c + 2 * data.width);
+                        squares = mul_add(fused(), d, d, squares);
+                    }
                 }
             }
             table<T>().grouped_sums(data.args());

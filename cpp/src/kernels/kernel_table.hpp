@@ -91,15 +91,23 @@ struct RowsArgs {
     Cell* out;  ///< `rows` of them, or nullptr
 };
 
-/// Sums of rows that belong to groups: group_of[r] is the group of row r, or negative for none. A group has
-/// `group_stride` doubles in `sums`: for each column a shift c, then for each the sum of (x - c), then for each that of
-/// (x - c)^2, in lengths of whole packs. The sums are added to what they hold.
+/// Entries of a list of rows that are of one group: those up to `last` which the runs before it have not.
+struct GroupRun {
+    std::int32_t group;
+    std::uint32_t last;
+};
+
+/// Sums of rows that belong to groups: `runs` of them, at least one, over the entries of row_of from `first` on. A
+/// group has `group_stride` doubles in `sums`: for each column a shift c, then for each the sum of (x - c), then for
+/// each that of (x - c)^2, in lengths of whole packs. The sums are added to what they hold, row by row.
 template <class X>
 struct GroupedSumsArgs {
-    std::int64_t rows, n;
+    std::int64_t runs, n;
+    const GroupRun* run;
+    const std::uint32_t* row_of;
+    std::int64_t first;
     const X* x;
     std::int64_t x_row;
-    const std::int32_t* group_of;
     double* sums;
     std::int64_t group_stride;
 };
