@@ -102,14 +102,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """The tests of the Python benchmark, and of labels and lists from other libraries; but for torch, which is tested
-    where it is installed.
-    """
+    """The tests that need another library, which `tests` skips; but for torch, which is tested where it is installed."""
     # pip would compile all modules to bytecode, 3.5 s of work for numba's alone; Python does so with those it imports.
     session.env["PIP_COMPILE"] = "0"
     install(session, "[bench]", *group("test"), *group("containers"))
-    files = [f"tests/python/test_{name}.py" for name in ("bench", "containers")]
-    session.run("pytest", "-n", "auto", "-m", "not native", *files, *session.posargs)
+    files = [f"tests/python/test_{name}.py" for name in ("backward", "bench", "containers", "nn_peers")]
+    names = "containers or peers_compute or kernels_compute or by_label or compiles or stays_away or jax or onnx"
+    session.run("pytest", "-n", "auto", "-m", "not native", *files, *(session.posargs or ["-k", names]))
 
 
 @nox.session
