@@ -94,6 +94,7 @@ void check_parameter_gradients(const char* caller, const TensorView& grad_output
             check_apart(caller, output.what, output.view, other.what, other.view);
         }
         check_moments_apart(caller, options.given, output.what, output.view);
+        check_selection_apart(caller, output.what, output.view, options.selection);
     }
     check_apart(caller, "grad_weight", gradients.grad_weight, "grad_bias", gradients.grad_bias);
 }

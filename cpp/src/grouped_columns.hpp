@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Labels of rows that lie across columns: each row is added to the sums of its group, which a cache holds. Where the
-// sums of all groups are too many for one, the rows are taken bucket by bucket of groups.
+// Labels of rows that lie across columns: each row is added to the sums of its group, which a cache holds. A window of
+// rows is sorted by group before; where the sums of all groups are too many for a cache, all rows are sorted into
+// buckets of groups.
 #pragma once
 
 #include "members.hpp"

@@ -325,6 +325,13 @@ const Row backward_table[] = {
      [](BatchRenormOptions&, Gradients& g) { g.grad_weight.shape[0] = 5; }},
     {"grad_weight_overlaps_weight", "expected grad_weight apart from weight, got arrays that share memory",
      [](BatchRenormOptions& o, Gradients& g) { g.grad_weight = o.weight; }},
+    {"grad_weight_overlaps_sample_weight",
+     "expected grad_weight apart from sample_weight, got arrays that share memory",
+     [](BatchRenormOptions& o, Gradients& g) {
+         o.selection.sample_weight = g.grad_weight;
+         o.selection.sample_weight.rank = 4;
+         for (int axis = 0; axis < 4; ++axis) o.selection.sample_weight.shape[axis] = 1;
+     }},
     {"grad_weight_overlaps_grad_bias", "expected grad_weight apart from grad_bias, got arrays that share memory",
      [](BatchRenormOptions&, Gradients& g) { g.grad_weight = g.grad_bias; }},
     {"grad_bias_overlaps_itself",
