@@ -11,7 +11,6 @@ namespace anynorm::python {
 namespace {
 
 using Numpy = py::detail::npy_api;
-using ArrayFields = py::detail::PyArray_Proxy;
 using DTypeFields = py::detail::PyArrayDescr_Proxy;
 
 // Written once at import, before any other function of this file can be called.
@@ -25,8 +24,6 @@ const char* names_of(Elements allowed) {
 }
 
 constexpr char foreign_byte_order = PY_LITTLE_ENDIAN ? '>' : '<';
-
-const ArrayFields& fields(PyObject* array) { return *reinterpret_cast<const ArrayFields*>(array); }
 
 std::string message(const Argument& argument, const std::string& rest) {
     return std::string(argument.function) + ": expected " + argument.name + " " + rest;

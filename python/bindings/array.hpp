@@ -70,6 +70,10 @@ py::object empty(std::span<const std::int64_t> shape, DType dtype, TensorView& v
 /// A new array without values, of the shape and memory order of x, as numpy.empty_like(x, subok=False).
 py::object empty_like(const Operand& x, DType dtype, TensorView& view);
 
+/// What NumPy keeps of an ndarray: lengths, strides, flags.
+using ArrayFields = py::detail::PyArray_Proxy;
+inline const ArrayFields& fields(PyObject* array) { return *py::detail::array_proxy(array); }
+
 /// Whether it is an ndarray and of no subclass.
 bool is_ndarray(PyObject* object);
 

@@ -8,8 +8,6 @@ namespace anynorm::python {
 
 namespace {
 
-const py::detail::PyArray_Proxy& fields(PyObject* array) { return *py::detail::array_proxy(array); }
-
 /// A view of other lengths, in C order.
 py::object reshaped(PyObject* array, const Py_ssize_t* lengths, int rank) {
     py::detail::npy_api::PyArray_Dims to{const_cast<Py_ssize_t*>(lengths), rank};
@@ -24,10 +22,10 @@ PyObject* value_at(PyObject* const* values, Py_ssize_t place) { return place < 0
 
 py::object look_up(PyObject* function, PyObject* pattern, int rank, const PatternKeywords& keywords) {
     const auto key = py::reinterpret_steal<py::object>(PyTuple_New(4 + keywords.count()));
-    PyObject* const number = PyLong_FromLong(rank);
+    const auto number = py::reinterpret_steal<py::object>(PyLong_FromLong(rank));
     if (!key || !number) throw py::error_already_set();
-    PyObject* const first[] = {Py_NewRef(function), Py_NewRef(pattern), number, Py_NewRef(keywords.parameters())};
-    for (Py_ssize_t i = 0; i < 4; ++i) PyTuple_SET_ITEM(key.ptr(), i, first[i]);
+    PyObject* const first[] = {function, pattern, number.ptr(), keywords.parameters()};
+    for (Py_ssize_t i = 0; i < 4; ++i) PyTuple_SET_ITEM(key.ptr(), i, Py_NewRef(first[i]));
     for (Py_ssize_t i = 0; i < keywords.count(); ++i) PyTuple_SET_ITEM(key.ptr(), 4 + i, Py_NewRef(keywords[i]));
     PyObject* const fitted = PyDict_GetItemWithError(known_patterns().ptr(), key.ptr());
     if (!fitted && PyErr_Occurred()) throw py::error_already_set();
@@ -69,7 +67,7 @@ bool PatternCall::Lengths::push(Py_ssize_t length) {
 }
 
 bool PatternCall::split(PyObject* factors) {
-    const py::detail::PyArray_Proxy& x = fields(x_.ptr());
+    const ArrayFields& x = fields(x_.ptr());
     for (int axis = 0; axis < x.nd; ++axis) {
         const Py_ssize_t length = x.dimensions[axis];
         if (factors == Py_None) {
@@ -98,7 +96,7 @@ bool PatternCall::split(PyObject* factors) {
 }
 
 bool PatternCall::broadcast(PyObject* array, Lengths& result) const {
-    const py::detail::PyArray_Proxy &own = fields(array), &x = fields(x_.ptr());
+    const ArrayFields &own = fields(array), &x = fields(x_.ptr());
     const int missing = x.nd - own.nd;
     if (missing < 0) return false;
     int next = 0;
@@ -111,7 +109,7 @@ bool PatternCall::broadcast(PyObject* array, Lengths& result) const {
 }
 
 bool PatternCall::along(PyObject* array, PyObject* groups, Lengths& result) const {
-    const py::detail::PyArray_Proxy& own = fields(array);
+    const ArrayFields& own = fields(array);
     if (own.nd != PyTuple_GET_SIZE(groups)) return false;
     result.rank = apart_.rank;
     std::fill_n(result.values, result.rank, 1);
@@ -174,7 +172,7 @@ bool PatternCall::arrange(PyObject* function, const PatternPlaces& places, const
 
 py::object PatternCall::whole(py::object result) const {
     const auto as_given = [this](PyObject* y) {
-        const py::detail::PyArray_Proxy& x = fields(x_.ptr());
+        const ArrayFields& x = fields(x_.ptr());
         return out_ ? out_ : reshaped(y, x.dimensions, x.nd);
     };
     if (!x_ || !result) return result;
