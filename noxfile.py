@@ -106,9 +106,7 @@ def peers(session: nox.Session) -> None:
     # pip would compile all modules to bytecode, 3.5 s of work for numba's alone; Python does so with those it imports.
     session.env["PIP_COMPILE"] = "0"
     install(session, "[bench]", *group("test"), *group("containers"))
-    files = [f"tests/python/test_{name}.py" for name in ("backward", "bench", "containers", "nn_peers")]
-    names = "containers or peers_compute or kernels_compute or by_label or compiles or stays_away or jax or onnx"
-    session.run("pytest", "-n", "auto", "-m", "not native", *files, *(session.posargs or ["-k", names]))
+    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", "peer", "tests/python"]))
 
 
 @nox.session

@@ -33,6 +33,7 @@ struct Labelled {
 const std::vector<Labelled>& labelled() {
     static const std::vector<Labelled> result = {
         {.name = "few_rows", .rows = 60, .columns = 16, .groups = 5000},
+        {.name = "few_rows_without_buckets", .rows = 100, .columns = 16, .groups = 2000},
         {.name = "many", .rows = 9000, .columns = 16, .groups = 5000},
         {.name = "many_and_a_mask", .rows = 9000, .columns = 16, .groups = 5000, .mask = true, .wide_labels = false},
         {.name = "one_column", .rows = 9000, .columns = 1, .groups = 4000, .wide_labels = false},

@@ -407,6 +407,7 @@ def test_inference_against_torch():
     check(ours, reference.Gradients(*(t.grad.numpy() for t in tensors)), wide=True)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "batch_norm", "group_norm"])
 def test_against_jax(name):
     """The gradients that jax derives from the formulas."""

@@ -143,6 +143,7 @@ def test_progress_and_tables_are_kept_apart() -> None:
     assert "1/1" not in done.stdout
 
 
+@pytest.mark.peer
 @pytest.mark.slow
 @pytest.mark.parametrize("peer, module", [("torch", "torch"), ("onnxruntime", "onnxruntime"), ("jax", "jax")])
 def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
@@ -153,6 +154,7 @@ def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
     assert kinds == (NORMS if peer == "onnxruntime" else KINDS)
 
 
+@pytest.mark.peer
 def test_kernels_compute_the_same(tmp_path: Path) -> None:
     """The loops that numba compiles, as plain Python: compiling them all takes half a minute."""
     needs("numba")
@@ -164,6 +166,7 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
         assert "numba" in result["seconds"] or unwritten or HALF.search(case)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("peer", GROUPERS)
 def test_who_reduces_by_label_computes_the_same(peer: str, tmp_path: Path) -> None:
     needs(peer)
@@ -172,6 +175,7 @@ def test_who_reduces_by_label_computes_the_same(peer: str, tmp_path: Path) -> No
     assert all(peer in result["seconds"] for result in results)
 
 
+@pytest.mark.peer
 def test_a_kernel_compiles(tmp_path: Path) -> None:
     needs("numba")
     (result,) = measured(tmp_path, "--cases", "rms_norm/8192x768/f32", "--max-length", "64", "--peers", "numba")
@@ -320,6 +324,7 @@ def test_gaps_count_as_memory() -> None:
     assert read_case("layer_norm f32 5x7 step=2", "", Resize(max_bytes=140)).shape == (2, 7)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     "peer, module", [("onnxruntime", "onnxruntime"), pytest.param("jax", "jax", marks=pytest.mark.slow)]
 )

@@ -67,6 +67,7 @@ def test_what_is_no_key(keys, message):
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.peer
 def test_pandas(x):
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(x, columns=["r", "g", "b"]).assign(key=KEYS)
@@ -87,6 +88,7 @@ def test_pandas(x):
     assert anynorm.codes(numbers).labels.tolist() == [1, -1, 0]
 
 
+@pytest.mark.peer
 def test_polars(x):
     pl = pytest.importorskip("polars")
     frame = pl.DataFrame(x, schema=["r", "g", "b"]).with_columns(pl.Series("key", KEYS))
@@ -99,6 +101,7 @@ def test_polars(x):
     assert anynorm.moments(x, 0, labels=integers).count[:, 0].tolist() == [20, 0, 20]
 
 
+@pytest.mark.peer
 def test_flox(rng):
     flox = pytest.importorskip("flox")
     x, labels = rng.normal(3, 2, (7, 500)), rng.integers(0, 9, 500)
@@ -118,6 +121,7 @@ def by_hand(rows, width=()):
 ROWS = [[1.0, 2.0, 4.0], [], [8.0, 16.0], [3.0]]
 
 
+@pytest.mark.peer
 def test_awkward(rng):
     ak = pytest.importorskip("awkward")
     lists = ak.values_astype(ak.Array(ROWS), F32)
@@ -140,6 +144,7 @@ def test_awkward(rng):
         anynorm.normalize(lists, 0, segments=[0, 6])
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("kind", ["list_", "large_list"])
 def test_pyarrow(kind):
     pa = pytest.importorskip("pyarrow")

@@ -74,6 +74,7 @@ def test_torch_weight_norm(torch, dim, rng):
     np.testing.assert_allclose(ours.grad_v, originals.original1.grad.numpy(), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.peer
 def test_onnx_batch_norm(rng):
     """The operator in training and in inference, by the standard's own reference; its attributes are float32."""
     pytest.importorskip("onnx")

@@ -222,20 +222,23 @@ def test_input_of_another_shape(name):
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize(
-    ("x", "error"),
+    ("x", "selection", "error"),
     [
-        (np.ones((4, 2), np.int64), TypeError),
-        (np.ones((1, 2)), ValueError),
+        (np.ones((4, 2), np.int64), {}, TypeError),
+        (np.ones((1, 2)), {}, ValueError),
+        (np.ones((4, 2)), {"where": np.ones(3, bool)}, ValueError),
+        (np.ones((4, 2)), {"labels": [0, 0, 1, 1]}, ValueError),
+        (np.ones((4, 2)), {"mask": np.ones((4, 2), bool)}, TypeError),
     ],
-    ids=["integers", "one-element"],
+    ids=["integers", "one-element", "mask-of-other-shape", "labels", "unknown-keyword"],
 )
-def test_a_refused_call_changes_nothing(x, error, momentum, rng):
+def test_a_refused_call_changes_nothing(x, selection, error, momentum, rng):
     layer = nn.BatchNorm(2, momentum=momentum)
     kept = rng.normal(size=(4, 2))
     y = layer(kept)
     before = layer.state_dict()
     with pytest.raises(error):
-        layer(x)
+        layer(x, **selection)
     for key, value in layer.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
     with pytest.raises(ValueError, match=r"expected grad_output of shape \(4, 2\), got \(4,\)"):
