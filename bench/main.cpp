@@ -128,7 +128,10 @@ struct Row {
         };
         offer("copy", written, reads - written);
         offer("copy_streaming", written, reads - written);
-        if (reads == 2 && written == 1) offer("triad", 1, 0);
+        if (reads == 2 && written == 1) {
+            offer("triad", 1, 0);
+            offer("triad_streaming", 1, 0);
+        }
         return best;
     }
 
@@ -174,7 +177,13 @@ void add_case(const Case& each, const Buffers& buffers, Row& row) {
     add_pass("copy", 2 * x_bytes, pass(copy_regular));
     // The gaps of y must stay, so its lines must be read before they are written, which past the caches they are not.
     if (each.step == 1) add_pass("copy_streaming", 2 * x_bytes, pass(copy_streaming));
-    add_pass("triad", 3 * x_bytes, pass(triad));
+    if (each.reads() < 2) return;
+    const auto pass_beside = [=, beside = buffers.beside.data()](auto run) {
+        return pass(
+            [=](void* to, const void* from, std::size_t size, int count) { run(to, from, beside, size, count); });
+    };
+    add_pass("triad", 3 * x_bytes, pass_beside(triad));
+    if (each.step == 1) add_pass("triad_streaming", 3 * x_bytes, pass_beside(triad_streaming));
 }
 
 /// Why the library does not take a case: its half types are young. A refusal of any other is a mistake of ours.

@@ -47,14 +47,27 @@ BENCH_CLONES void copy_vectors(char* to, const char* from, std::size_t bytes) {
 
 using Floats [[gnu::vector_size(32), gnu::may_alias]] = float;
 
-BENCH_CLONES void triad_vectors(char* to, const char* from, std::size_t bytes) {
+BENCH_CLONES void triad_vectors(char* to, const char* from, const char* beside, std::size_t bytes) {
     for (std::size_t i = 0; i + step <= bytes; i += step) {
         for (std::size_t j = 0; j < unroll; ++j) {
-            Floats& result = reinterpret_cast<Floats*>(to + i)[j];
-            result = reinterpret_cast<const Floats*>(from + i)[j] + result * 0.5F;
+            reinterpret_cast<Floats*>(to + i)[j] =
+                reinterpret_cast<const Floats*>(from + i)[j] + reinterpret_cast<const Floats*>(beside + i)[j] * 0.5F;
         }
     }
 }
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] void stream_triad_vectors(char* to, const char* from, const char* beside, std::size_t bytes) {
+    for (std::size_t i = 0; i + step <= bytes; i += step) {
+        for (std::size_t j = 0; j < unroll; ++j) {
+            const Floats sum =
+                reinterpret_cast<const Floats*>(from + i)[j] + reinterpret_cast<const Floats*>(beside + i)[j] * 0.5F;
+            asm volatile("vmovntps %1, %0" : "=m"(reinterpret_cast<Floats*>(to + i)[j]) : "x"(sum));
+        }
+    }
+    asm volatile("sfence" ::: "memory");
+}
+#endif
 
 BENCH_CLONES int sum_vectors(const char* from, std::size_t bytes) {
     Vector sums[unroll] = {};
@@ -112,10 +125,23 @@ void copy_streaming(void* to, const void* from, std::size_t bytes, int threads) 
     copy_regular(to, from, bytes, threads);
 }
 
-void triad(void* to, const void* from, std::size_t bytes, int threads) {
+void triad(void* to, const void* from, const void* beside, std::size_t bytes, int threads) {
     in_pieces(bytes, threads, [&](std::size_t begin, std::size_t end) {
-        triad_vectors(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, end - begin);
+        triad_vectors(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin,
+                      static_cast<const char*>(beside) + begin, end - begin);
     });
+}
+
+void triad_streaming(void* to, const void* from, const void* beside, std::size_t bytes, int threads) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) {
+        return in_pieces(bytes, threads, [&](std::size_t begin, std::size_t end) {
+            stream_triad_vectors(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin,
+                                 static_cast<const char*>(beside) + begin, end - begin);
+        });
+    }
+#endif
+    triad(to, from, beside, bytes, threads);
 }
 
 int read(const void* from, std::size_t bytes, int threads) {

@@ -18,6 +18,9 @@ namespace {
 
 // The shape is cut as for so many threads, whatever their number: sums have the same order for any of them.
 constexpr int planned_threads = 4;
+// Rows are summed four abreast, beside the results of the four before. Of 8 rows to a piece a quarter would be
+// alone, 53 cycles for 16 elements against 43.
+constexpr std::int64_t rows_of_piece = 64;
 // With fewer partial sums than this the threads get strips of the parameters instead.
 constexpr std::int64_t enough_groups = 8;
 constexpr std::int64_t strip_elements = 64 * 1024;
@@ -488,6 +491,7 @@ Plan make_gradient_plan(const Nest& nest, const GradientCall& call, int threads)
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(size_of(call.x.dtype) + size_of(call.grad_output.dtype));
     request.threads = planned_threads;
+    request.rows_of_piece = rows_of_piece;
     Plan plan = make_plan(nest, request);
     plan.threads = plan.threads == 1 ? 1 : threads;
     return plan;

@@ -24,8 +24,6 @@ constexpr std::int64_t wide_piece_bytes = 2 * 1024 * 1024;
 constexpr std::int64_t cached_bytes = 4 * 1024 * 1024;
 constexpr std::int64_t min_piece_bytes = 32 * 1024;
 constexpr std::int64_t max_piece_cells = 1024;
-// A row is written while the next is read: a piece of fewer rows would wait for its first and its last.
-constexpr std::int64_t rows_of_piece = 8;
 // Strips of fewer columns read less than 512 bytes of a row at a time: good enough within L2, not from memory.
 constexpr std::int64_t min_strip = 128;
 constexpr std::int64_t min_strip_from_memory = 1024;
@@ -226,7 +224,7 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
                            : plan.rows ? piece_bytes
                                        : half_piece_bytes) /
                           request.element_bytes;
-    if (plan.rows) target = std::max(target, rows_of_piece * reduction.n);
+    if (plan.rows) target = std::max(target, request.rows_of_piece * reduction.n);
     // Nothing is read twice: pieces as long as the threads allow have the longest stretches of memory.
     if (wide && !request.apply) target = elements;
     if (threads > 1) {

@@ -105,6 +105,9 @@ struct PlanRequest {
     int threads = 1;
     bool statistics = true;  ///< computed from x, not given
     bool apply = true;
+    /// At least so many rows to a piece: one is written while the next is read, and a piece of fewer would wait for its
+    /// first and its last.
+    std::int64_t rows_of_piece = 8;
 };
 
 /// The blocks of a chunk of a set that has so many.
