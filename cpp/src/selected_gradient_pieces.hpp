@@ -89,6 +89,7 @@ class SelectedGradientPieces {
     void write_rows(const SelectedTile& of, const Inputs& inputs);
     void write_excluded(const SelectedTile& of, const Run& run);
     void store_selected(const SelectedTile& of, std::int64_t row, const C* grad_output);
+    void add_grad_sum(const SelectedTile& of, std::int64_t row, std::int64_t first, C* result, std::int64_t n);
 
     const kernels::Kernels<C>& kernels_;
     const SelectedGradientCall& call_;
@@ -98,7 +99,7 @@ class SelectedGradientPieces {
     static constexpr C one_ = 1;
     alignas(64) C x_[tile], grad_output_[tile], gradient_[tile], result_[tile];
     alignas(64) C mean_[tile], mean_lo_[tile], rstd_[tile], slope_[tile], offset_[tile];
-    alignas(64) C weights_[tile], biases_[tile], sample_weights_[tile];
+    alignas(64) C weights_[tile], biases_[tile], sample_weights_[tile], grad_sum_[tile];
 };
 
 }  // namespace anynorm::detail

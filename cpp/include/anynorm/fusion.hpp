@@ -32,6 +32,9 @@ struct Fusion {
     /// Where to write the sum, with residual and only then: shape of x, float16, bfloat16, float32 or float64, any
     /// strides without overlap; x or residual itself (same view) for work in place, but not y.
     TensorView sum{};
+    /// Read by the gradients alone, where what came after the norm read the sum as well: the gradient of a loss with
+    /// respect to `sum`, which is added to grad_input, see NormalizeBackwardOptions.
+    TensorView grad_sum{};
     /// Applied to (x - mean) * rstd * weight + bias.
     Activation activation = Activation::none;
     /// For y of int8 or uint8, and only then: above 0, see quantize().
