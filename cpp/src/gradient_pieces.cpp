@@ -46,56 +46,6 @@ void for_each_row(kernels::GradientSumsArgs<A> args, Body&& body) {
     }
 }
 
-/// grad_input = terms + grad_sum of `rows` rows, by the kernel that writes grad_input, which knows how to write past
-/// the caches.
-template <class A>
-void add_terms(const kernels::Kernels<A>& kernels, kernels::GradientInputArgs<A> args) {
-    // 1 * terms + (1 * (grad_sum - 0) + -0): not 0, which would lose the sign of a -0.
-    static constexpr kernels::Compute<A> zero = 0, minus_zero = -zero, one = 1;
-    args.mean = &zero;
-    args.slope = args.rstd = args.weight = &one;
-    args.offset = &minus_zero;
-    args.stat_row = args.weight_row = 0;
-    kernels.gradient_input[kernels::gradient_index(false, false)](args);
-}
-
-/// The kernel over rows of which each has its sum added: as many at a time as the kernel finishes together, into L1.
-template <class A>
-void add_to_rows(const kernels::Kernels<A>& kernels, void (*kernel)(const kernels::GradientRowsArgs<A>&) noexcept,
-                 kernels::GradientRowsArgs<A> args, const A* grad_sum, std::int64_t grad_sum_row) {
-    constexpr auto bytes = static_cast<std::int64_t>(sizeof(A)), fitting = 8192 / bytes;
-    alignas(64) A terms[row_buffer / bytes];
-    const std::int64_t rows = args.rows, step = std::max<std::int64_t>(1, fitting / args.n);
-    A* const to = args.grad_input;
-    const std::int64_t to_row = args.grad_input_row;
-    const bool stream = args.stream;
-    args.grad_input = terms;
-    args.grad_input_row = args.n;
-    args.stream = false;
-    for (std::int64_t row = 0; row < rows; row += step) {
-        args.rows = std::min(step, rows - row);
-        kernel(args);
-        kernels::GradientInputArgs<A> sum{};
-        sum.rows = args.rows;
-        sum.n = args.n;
-        sum.x = grad_sum + row * grad_sum_row;
-        sum.grad_output = terms;
-        sum.grad_input = to + row * to_row;
-        sum.x_row = grad_sum_row;
-        sum.grad_output_row = args.n;
-        sum.grad_input_row = to_row;
-        sum.stream = stream;
-        add_terms(kernels, sum);
-        args.x += args.rows * args.x_row;
-        args.grad_output += args.rows * args.grad_output_row;
-        args.weight += args.rows * args.weight_row;
-        args.cells += args.rows;
-        if (args.s1 == nullptr) continue;
-        args.s1 += args.rows;
-        args.s2 += args.rows;
-    }
-}
-
 }  // namespace
 
 template <class C>
@@ -190,16 +140,13 @@ template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                       const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept {
     using C = kernels::Compute<A>;
-    const bool weighted = weight.given(), sums = call.grad_sum.given();
-    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y, sums ? op_grad_sum : op_y),
+    const bool weighted = weight.given(), adds = call.grad_sum.given();
+    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y, adds ? op_grad_sum : op_y),
                    operand_set(op_cell, weighted ? op_weight : op_cell) | activated.operands());
     tiles.add_input(call.x, op_x);
     tiles.add_input(call.grad_output, op_grad_output);
     tiles.set_output(call.grad_input, op_y);
-    if (sums) {
-        tiles.add_input(call.grad_sum, op_grad_sum);
-        tiles.limit_to_rows();
-    }
+    if (adds) tiles.add_input(call.grad_sum, op_grad_sum);
     for (C* coefficient : {sets.mean, sets.slope, sets.offset, sets.scale}) {
         tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
     }
@@ -209,21 +156,11 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
     const auto kernel =
         kernels.gradient_input[kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight))];
     const C one = 1;
-    alignas(64) A terms[tile];
     activated.for_each(tiles, [&](const Tile<A>& of) {
-        kernel({of.rows, of.n, of.input[0], of.input[1], sums ? terms : of.output, of.coefficient[0], of.coefficient[1],
+        kernel({of.rows, of.n, of.input[0], of.input[1], of.output, of.coefficient[0], of.coefficient[1],
                 of.coefficient[2], of.coefficient[3], weighted ? of.coefficient[4] : &one, of.input_row[0],
-                of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0,
-                streams && !sums});
-        if (!sums) return;
-        kernels::GradientInputArgs<A> sum{};
-        sum.rows = 1;
-        sum.n = of.n;
-        sum.x = of.input[2];
-        sum.grad_output = terms;
-        sum.grad_input = of.output;
-        sum.stream = streams;
-        add_terms(kernels, sum);
+                of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0, streams,
+                adds ? of.input[2] : nullptr, adds ? of.input_row[2] : 0});
     });
 }
 
@@ -248,7 +185,6 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
     args.s2 = sets.s2;
     args.bias_sums = parameters.s1;
     args.weight_sums = parameters.s2;
-    std::int64_t grad_sum_row = 0;
     int outside = nest.depth - 1;
     if (outside > 0) {
         const Loop& rows = nest.loops[--outside];
@@ -256,7 +192,7 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
         args.x_row = rows.stride[op_x];
         args.grad_output_row = rows.stride[op_grad_output];
         args.grad_input_row = rows.stride[op_y];
-        grad_sum_row = rows.stride[op_grad_sum];
+        args.grad_sum_row = rows.stride[op_grad_sum];
         args.weight_row = rows.stride[op_weight];
     }
     const auto kernel =
@@ -266,12 +202,8 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
         args.grad_output = static_cast<const A*>(call.grad_output.data) + offset[op_grad_output];
         if (call.grad_input.given()) args.grad_input = static_cast<A*>(call.grad_input.data) + offset[op_y];
         args.weight = static_cast<const C*>(weight.data) + offset[op_weight];
-        if (call.grad_sum.given()) {
-            const auto* const grad_sum = static_cast<const A*>(call.grad_sum.data) + offset[op_grad_sum];
-            add_to_rows(kernels, kernel, args, grad_sum, grad_sum_row);
-        } else {
-            kernel(args);
-        }
+        if (call.grad_sum.given()) args.grad_sum = static_cast<const A*>(call.grad_sum.data) + offset[op_grad_sum];
+        kernel(args);
         args.cells += args.rows;
         if (args.s1 == nullptr) return;
         args.s1 += args.rows;

@@ -2,8 +2,6 @@
 // What the kernels of a backward call do with one piece.
 #pragma once
 
-#include <type_traits>
-
 #include "activated.hpp"
 #include "apply.hpp"
 #include "gradient_sums.hpp"
@@ -35,14 +33,6 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                       const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept;
-
-inline constexpr std::int64_t row_buffer = 32 * 1024;  // bytes
-
-/// Whether gradient_rows() has a buffer for rows of `n` elements, to add what is to be added to them.
-template <class A>
-constexpr bool buffers_rows(std::int64_t n) {
-    return std::is_same_v<A, kernels::Compute<A>> && n * static_cast<std::int64_t>(sizeof(A)) <= row_buffer;
-}
 
 /// Sums and grad_input of every set of a piece, each a row of x, grad_output and grad_input that the kernel can take as
 /// it lies. The sums go to `sets`, in the order of the piece, where that is given; where `parameters` is, the gradients

@@ -316,7 +316,7 @@ class GradientRun {
         };
         if (!fits(call_.grad_output, op_grad_output)) return false;
         if (call_.grad_input.given() && !fits(call_.grad_input, op_y)) return false;
-        if (call_.grad_sum.given() && !(fits(call_.grad_sum, op_grad_sum) && buffers_rows<A>(inner.n))) return false;
+        if (call_.grad_sum.given() && !fits(call_.grad_sum, op_grad_sum)) return false;
         if (weight_.dtype != stored_as<C>() || inner.stride[op_weight] > 1 || inner.stride[op_weight] < 0) return false;
         for (int i = 0; i < parameter_count_; ++i) {
             const ParameterSums& parameter = parameters_[i];
@@ -476,7 +476,7 @@ void run(Plan& plan, const GradientCall& call, const kernels::KernelTable& table
     }
     if constexpr (!std::is_same_v<X, kernels::Compute<X>>) {
         const bool mixed = !all([&](const Elements& elements) { return elements.dtype == call.x.dtype; });
-        if (mixed || call.activation != Activation::none || call.grad_sum.given())
+        if (mixed || call.activation != Activation::none)
             return GradientRun<X, kernels::Compute<X>>(plan, call, table).run();
     }
     GradientRun<X, X>(plan, call, table).run();

@@ -45,6 +45,13 @@ bool SelectedGradientPieces<C>::needs_buffers(const Loop& inner) const {
            !is_direct(call_.of.grad_output, inner, op_grad_output);
 }
 
+/// Whether the kernel can write grad_input, and read what is added to it, where they are.
+template <class C>
+bool SelectedGradientPieces<C>::writes_in_place(const Loop& inner) const {
+    return is_direct(call_.of.grad_input, inner, op_y) &&
+           (!call_.of.grad_sum.given() || is_direct(call_.of.grad_sum, inner, op_grad_sum));
+}
+
 /// The rows in sets, copied to the buffer unless the kernels can read them in place.
 template <class C>
 auto SelectedGradientPieces<C>::rows_of(const SelectedTile& of, const Elements& elements, Operand operand,
@@ -318,8 +325,7 @@ template <class C>
 void SelectedGradientPieces<C>::write_grad_input(const Nest& piece) noexcept {
     SelectedTiles tiles(piece, call_.selection, {0, sets_.groups});
     const bool scales = call_.selection.sample_weight.given() && !call_.of.frozen;
-    const bool buffered = scales || call_.of.grad_sum.given() || needs_buffers(tiles.inner()) ||
-                          !is_direct(call_.of.grad_input, tiles.inner(), op_y);
+    const bool buffered = scales || needs_buffers(tiles.inner()) || !writes_in_place(tiles.inner());
     tiles.for_each(buffered, !sets_.fits_cache, [&](const SelectedTile& of) {
         if (of.any()) {
             gathered_ = scales || of.group_of != nullptr;
@@ -358,7 +364,7 @@ void SelectedGradientPieces<C>::scale_by_sample_weight(const SelectedTile& of) {
 template <class C>
 void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs& inputs) {
     const Elements& to = call_.of.grad_input;
-    const bool direct = of.used == nullptr && !call_.of.grad_sum.given() && is_direct(to, of.inner, op_y);
+    const bool direct = of.used == nullptr && writes_in_place(of.inner), adds = direct && call_.of.grad_sum.given();
     of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
         if (group < 0) return;
         const Run run{first, rows, group};
@@ -369,7 +375,8 @@ void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs&
         kernels_.gradient_input[kernels::gradient_index(mean.varies, weight.varies)](
             {rows, of.n, inputs.x.of(first), inputs.gradient.of(first), results, mean.at, slope.at, offset.at, rstd.at,
              weight.at, inputs.x.row, inputs.gradient.row, direct ? of.row.stride[op_y] : of.n, mean.row, weight.row,
-             false});
+             false, adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
+             adds ? of.row.stride[op_grad_sum] : 0});
         if (direct) return;
         for (std::int64_t row = first; row < first + rows; ++row) {
             store_selected(of, row, inputs.grad_output.of(row));

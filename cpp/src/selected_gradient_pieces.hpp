@@ -72,6 +72,7 @@ class SelectedGradientPieces {
 
     bool is_direct(const Elements& elements, const Loop& inner, Operand operand) const;
     bool needs_buffers(const Loop& inner) const;
+    bool writes_in_place(const Loop& inner) const;
     Rows rows_of(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     Coefficient parameter(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     void gather(const SelectedTile& of, const C* array, C* buffer) const;

@@ -97,7 +97,9 @@ def test_patterns_and_masked_arrays():
         got = anynorm.normalize_backward(grad_output, x, "n (g c) w -> n g", g=2, grad_sum=grad_sum).grad_input
         assert np.array_equal(got, plain + grad_sum)
     masked = np.ma.MaskedArray(x, mask=x > 1)
-    got = anynorm.rms_norm_backward(grad_output, masked, grad_sum=np.ma.MaskedArray(grad_sum, mask=masked.mask)).grad_input
+    got = anynorm.rms_norm_backward(
+        grad_output, masked, grad_sum=np.ma.MaskedArray(grad_sum, mask=masked.mask)
+    ).grad_input
     plain = anynorm.rms_norm_backward(grad_output, x, where=x <= 1).grad_input
     assert isinstance(got, np.ma.MaskedArray)
     assert np.array_equal(got.data, plain + grad_sum)

@@ -138,8 +138,15 @@ void GradientOfRows(const GradientRowsArgs<X>& args) {
                                            args.grad_input_row,
                                            1,
                                            weight_varies ? args.weight_row : 0,
-                                           stream};
-        GradientInputRows<stream, X, false, weight_varies>(results, most * args.grad_output_row, lines);
+                                           stream,
+                                           args.grad_sum + first * args.grad_sum_row,
+                                           args.grad_sum_row};
+        const std::int64_t ahead = most * args.grad_output_row;
+        if (args.grad_sum == nullptr) {
+            GradientInputRows<stream, X, false, weight_varies, false>(results, ahead, lines);
+        } else {
+            GradientInputRows<stream, X, false, weight_varies, true>(results, ahead, lines);
+        }
     }
     if constexpr (stream) {
         lines.Close();
