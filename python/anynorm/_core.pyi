@@ -435,6 +435,12 @@ def lp_normalize(
     out: Array | None,
     dtype: npt.DTypeLike | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Array: ...
 def lp_normalize_backward(
@@ -446,6 +452,12 @@ def lp_normalize_backward(
     out: Array | None,
     dtype: npt.DTypeLike | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Array: ...
 def available_isas() -> tuple[str, ...]: ...

@@ -227,7 +227,7 @@ def _as_given(core: Entry, values: Arguments, result: Any, x: Opened, nan: AnyAr
     if isinstance(result, Moments):
         return result
     y, *rest = result if isinstance(result, tuple) else (result,)
-    if nan is not None and y.dtype.kind in "fV":
+    if nan is not None and y.dtype.kind in "fV" and "grad_output" not in core.place:
         np.copyto(y, np.nan, where=nan, casting="unsafe")
     arrays = [wrapped(y, "out"), *(each if isinstance(each, Moments) else wrapped(each, "sum_out") for each in rest)]
     return cast(Any, tuple(arrays) if isinstance(result, tuple) else arrays[0])
