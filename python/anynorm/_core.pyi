@@ -61,7 +61,13 @@ def normalize(
     /,
 ) -> Result: ...
 def quantize(
-    y: npt.ArrayLike, scale: float, zero_point: SupportsIndex, dtype: npt.DTypeLike, out: Array | None, /
+    y: npt.ArrayLike,
+    scale: npt.ArrayLike,
+    zero_point: npt.ArrayLike,
+    dtype: npt.DTypeLike,
+    out: Array | None,
+    num_threads: SupportsIndex | None,
+    /,
 ) -> Array: ...
 def layer_norm(
     x: npt.ArrayLike,
