@@ -140,12 +140,13 @@ template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                       const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept {
     using C = kernels::Compute<A>;
-    const bool weighted = weight.given();
-    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y),
+    const bool weighted = weight.given(), adds = call.grad_sum.given();
+    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y, adds ? op_grad_sum : op_y),
                    operand_set(op_cell, weighted ? op_weight : op_cell) | activated.operands());
     tiles.add_input(call.x, op_x);
     tiles.add_input(call.grad_output, op_grad_output);
     tiles.set_output(call.grad_input, op_y);
+    if (adds) tiles.add_input(call.grad_sum, op_grad_sum);
     for (C* coefficient : {sets.mean, sets.slope, sets.offset, sets.scale}) {
         tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
     }
@@ -158,7 +159,8 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
     activated.for_each(tiles, [&](const Tile<A>& of) {
         kernel({of.rows, of.n, of.input[0], of.input[1], of.output, of.coefficient[0], of.coefficient[1],
                 of.coefficient[2], of.coefficient[3], weighted ? of.coefficient[4] : &one, of.input_row[0],
-                of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0, streams});
+                of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0, streams,
+                adds ? of.input[2] : nullptr, adds ? of.input_row[2] : 0});
     });
 }
 
@@ -167,7 +169,9 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
                    const Nest& piece, const kernels::Cell* cells, bool stream, const Sums& sets,
                    const Sums& parameters) noexcept {
     using C = kernels::Compute<A>;
-    const Nest nest = coalesce(piece, operand_set(op_x, op_grad_output, op_y, op_weight));
+    OperandSet operands = operand_set(op_x, op_grad_output, op_y, op_weight);
+    if (call.grad_sum.given()) operands |= operand_set(op_grad_sum);
+    const Nest nest = coalesce(piece, operands);
     const Loop& inner = nest.loops[nest.depth - 1];
     kernels::GradientRowsArgs<A> args{};
     args.rows = 1;
@@ -188,6 +192,7 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
         args.x_row = rows.stride[op_x];
         args.grad_output_row = rows.stride[op_grad_output];
         args.grad_input_row = rows.stride[op_y];
+        args.grad_sum_row = rows.stride[op_grad_sum];
         args.weight_row = rows.stride[op_weight];
     }
     const auto kernel =
@@ -197,6 +202,7 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
         args.grad_output = static_cast<const A*>(call.grad_output.data) + offset[op_grad_output];
         if (call.grad_input.given()) args.grad_input = static_cast<A*>(call.grad_input.data) + offset[op_y];
         args.weight = static_cast<const C*>(weight.data) + offset[op_weight];
+        if (call.grad_sum.given()) args.grad_sum = static_cast<const A*>(call.grad_sum.data) + offset[op_grad_sum];
         kernel(args);
         args.cells += args.rows;
         if (args.s1 == nullptr) return;

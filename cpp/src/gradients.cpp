@@ -63,7 +63,8 @@ class GradientRun {
         Nest& nest = plan.nest;
         elements_of_set_ = static_cast<double>(nest.size()) / static_cast<double>(nest.cells());
         streams_ = call.grad_input.given() && call.grad_input.data != call.x.data &&
-                   call.grad_input.data != call.grad_output.data && passes_caches(nest.size(), call.grad_input.dtype);
+                   call.grad_input.data != call.grad_output.data && call.grad_input.data != call.grad_sum.data &&
+                   passes_caches(nest.size(), call.grad_input.dtype);
         gathers_weight_ = !weight_in_cells_ && wants_gathering(nest, op_weight, call.weight, stored_as<C>());
         if (call.grad_weight.given()) weight_sums_ = add_parameter(op_grad_weight);
         if (call.grad_bias.given()) bias_sums_ = add_parameter(op_grad_bias);
@@ -318,6 +319,7 @@ class GradientRun {
         };
         if (!fits(call_.grad_output, op_grad_output)) return false;
         if (call_.grad_input.given() && !fits(call_.grad_input, op_y)) return false;
+        if (call_.grad_sum.given() && !fits(call_.grad_sum, op_grad_sum)) return false;
         if (weight_.dtype != stored_as<C>() || inner.stride[op_weight] > 1 || inner.stride[op_weight] < 0) return false;
         for (int i = 0; i < parameter_count_; ++i) {
             const ParameterSums& parameter = parameters_[i];
@@ -343,10 +345,8 @@ class GradientRun {
     }
 
     bool sums_from_sets() const {
-        for (int i = 0; i < parameter_count_; ++i) {
-            if (parameters_[i].from_sets) return true;
-        }
-        return false;
+        return std::any_of(parameters_, parameters_ + parameter_count_,
+                           [](const ParameterSums& parameter) { return parameter.from_sets; });
     }
 
     void split_sets() {
@@ -418,9 +418,8 @@ class GradientRun {
             walk(kept, kept.depth,
                  [&](const std::int64_t* offset) { sets_.cells[chunk * count + offset[op_cell]] = *cell++; });
         });
-        for (std::int64_t i = 1; i < chunks(); ++i) {
+        for (std::int64_t i = 1; i < chunks(); ++i)
             reduce_kernels_.merge_cells(sets_.cells, sets_.cells + i * count, count);
-        }
     }
 
     /// Sums all of x for a target of `size` elements: partial sums of groups of pieces, or strips of the target where
@@ -471,7 +470,8 @@ class GradientRun {
 template <class X>
 void run(Plan& plan, const GradientCall& call, const kernels::KernelTable& table) {
     const auto all = [&](auto&& has) {
-        return has(call.grad_output) && (!call.grad_input.given() || has(call.grad_input));
+        return has(call.grad_output) && (!call.grad_input.given() || has(call.grad_input)) &&
+               (!call.grad_sum.given() || has(call.grad_sum));
     };
     if constexpr (!std::is_same_v<X, double>) {
         const bool wide = !all([](const Elements& elements) { return elements.dtype != DType::f64; });

@@ -15,6 +15,7 @@ struct GradientCall {
     Elements x, grad_output, weight;
     Elements bias;  ///< read for the activation alone
     Activation activation = Activation::none;
+    Elements grad_sum;  ///< added to grad_input, optional
     const kernels::KernelTable* table = nullptr;
     Elements grad_input, grad_weight, grad_bias;  ///< each optional
     MomentsElements given;

@@ -12,9 +12,9 @@ namespace anynorm::detail {
 /// The operands that a nest walks together. `cell` is the scratch array of statistics, `joint` that of sums which both
 /// sets and parameters are made of; count, mean, mean_low and m2 are the caller's views of them. y is the output of a
 /// call: grad_input where gradients are computed. x is what is normalized: where it is a sum, of `input` and
-/// `residual`. Gradients have no terms to add along the way, and `joint` takes the place of one. A call with a
-/// selection walks the caller's moments in a nest of their own, and its labels, mask and sample weights take their
-/// places: four operands more would cost every step of a walk.
+/// `residual`. Gradients have no terms to add along the way, and `joint` takes the place of one, the gradient that a
+/// sum has from elsewhere that of the other. A call with a selection walks the caller's moments in a nest of their own,
+/// and its labels, mask and sample weights take their places: four operands more would cost every step of a walk.
 enum Operand : int {
     op_x,
     op_y,
@@ -32,6 +32,7 @@ enum Operand : int {
     op_residual,
     operand_count,
     op_joint = op_input,
+    op_grad_sum = op_residual,
     op_labels = op_count,
     op_where = op_mean,
     op_sample_weight = op_mean_low

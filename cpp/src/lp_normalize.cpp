@@ -8,6 +8,7 @@
 #include "lp_run.hpp"
 #include "overlap.hpp"
 #include "schedule.hpp"
+#include "selection.hpp"
 #include "validate.hpp"
 
 namespace anynorm::inline ANYNORM_ABI {
@@ -29,6 +30,15 @@ void check_result(const char* caller, const char* what, const TensorView& result
     check_view(caller, what, result);
     check_shape(caller, what, result, x.shape, x.rank);
     check_output(caller, what, result);
+}
+
+/// The mask, and what becomes of what it excludes.
+void check_where(const char* caller, const LpNormalizeOptions& options, const TensorView& x, AxisSet reduced,
+                 const char* what, const TensorView& result) {
+    check_excluded(caller, options.excluded);
+    if (!options.where.given()) return;
+    check_selection(caller, {.where = options.where}, x, reduced);
+    check_apart(caller, what, result, "where", options.where);
 }
 
 void check_same_or_apart(const char* caller, const char* what, const TensorView& result, const char* input_what,
@@ -78,7 +88,7 @@ void run_loops(const Plan& plan, const LpCall& call, const kernels::KernelTable&
     };
     const bool alike = call.result.dtype == call.x.dtype && (!with_gradient || call.grad_output.dtype == call.x.dtype);
     if (any(DType::f64)) return LpRun<p, with_gradient, double>(plan, call, table).run();
-    if (!alike) return LpRun<p, with_gradient, float>(plan, call, table).run();
+    if (!alike || call.where.given()) return LpRun<p, with_gradient, float>(plan, call, table).run();
     with_type(call.x, [&]<class X>(X*) { LpRun<p, with_gradient, X>(plan, call, table).run(); });
 }
 
@@ -90,7 +100,7 @@ void run(Plan& plan, const LpCall& call, LpNorm p, const kernels::KernelTable& t
         case LpNorm::max:
             return run_loops<LpNorm::max, with_gradient>(plan, call, table);
         case LpNorm::two:
-            if (with_gradient || has_short_rows(plan.nest)) {
+            if (with_gradient || call.where.given() || has_short_rows(plan.nest)) {
                 return run_loops<LpNorm::two, with_gradient>(plan, call, table);
             }
             return run_engine(plan, call, table);
@@ -107,13 +117,17 @@ void lay_out(const TensorView& x, const TensorView& grad_output, const TensorVie
     strides.set(op_x, own_strides(x));
     strides.set(op_y, own_strides(result));
     if (with_gradient) strides.set(op_grad_output, own_strides(grad_output));
+    if (options.where.given()) strides.set(op_where, broadcast_strides(options.where, x));
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(result.dtype)));
     ThreadShare threads(options.num_threads);
     request.threads = threads.count();
     Plan plan = make_plan(make_nest(x, reduced, strides), request);
     threads.keep(plan.threads);
-    run<with_gradient>(plan, {elements_of(x), elements_of(grad_output), elements_of(result), options.eps}, p, table);
+    run<with_gradient>(plan,
+                       {elements_of(x), elements_of(grad_output), elements_of(result), elements_of(options.where),
+                        options.excluded, options.eps},
+                       p, table);
 }
 
 }  // namespace
@@ -125,6 +139,7 @@ void lp_normalize(const TensorView& x, const TensorView& y, const Axes& axes, co
     const LpNorm p = check_options(caller, options);
     check_result(caller, "output", y, x);
     check_same_or_apart(caller, "output", y, "x (or the same array)", x);
+    check_where(caller, options, x, reduced, "output", y);
     lay_out<false>(x, {}, y, reduced, p, options);
 }
 
@@ -139,6 +154,7 @@ void lp_normalize_backward(const TensorView& grad_output, const TensorView& x, c
     check_result(caller, "grad_input", grad_input, x);
     check_same_or_apart(caller, "grad_input", grad_input, "x", x);
     check_same_or_apart(caller, "grad_input", grad_input, "grad_output", grad_output);
+    check_where(caller, options, x, reduced, "grad_input", grad_input);
     lay_out<true>(x, grad_output, grad_input, reduced, p, options);
 }
 

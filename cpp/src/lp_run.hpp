@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "anynorm/grouping.hpp"
 #include "dispatch.hpp"
 #include "elements.hpp"
 #include "lp_sums.hpp"
@@ -17,9 +18,11 @@
 
 namespace anynorm::detail {
 
-/// The operands of one call, validated. The nest has x as op_x, the result as op_y, grad_output as op_grad_output.
+/// The operands of one call, validated. The nest has x as op_x, the result as op_y, grad_output as op_grad_output, a
+/// mask as op_where.
 struct LpCall {
-    Elements x, grad_output, result;
+    Elements x, grad_output, result, where;
+    Excluded excluded;
     double eps;
 };
 
@@ -52,7 +55,8 @@ class Chunks {
 };
 
 /// A is the type of all operands, or that in which others pass through L1: float, or double if one of them is. Halves
-/// are promoted by the kernels, whose bits are those of the conversion one by one.
+/// are promoted by the kernels, whose bits are those of the conversion one by one. With a mask everything passes
+/// through L1, where 0 takes the place of what it excludes.
 template <LpNorm p, bool with_gradient, class A>
 class LpRun {
   public:
@@ -61,8 +65,11 @@ class LpRun {
     LpRun(const Plan& plan, const LpCall& call, const kernels::KernelTable& table)
         : plan_(plan),
           call_(call),
+          table_(table),
           kernels_(kernels_for<A>(table)),
-          sums_nest_(coalesce(plan.nest, summed)),
+          summed_(
+              operand_set(op_x, op_cell, with_gradient ? op_grad_output : op_x, call.where.given() ? op_where : op_x)),
+          sums_nest_(coalesce(plan.nest, summed_)),
           chunks_(sums_nest_),
           columns_(sums_nest_.depth > 0 && !sums_nest_.loops[sums_nest_.depth - 1].reduced) {}
 
@@ -77,9 +84,6 @@ class LpRun {
     }
 
   private:
-    static constexpr OperandSet summed =
-        with_gradient ? operand_set(op_x, op_grad_output, op_cell) : operand_set(op_x, op_cell);
-
     void whole_sets() const {
         const std::int64_t cells = plan_.piece_columns;
         Carver sizes(nullptr);
@@ -135,30 +139,98 @@ class LpRun {
     /// Adds those of the elements of a piece to its cells, as numbered there. Whether a set is a row or a column is
     /// said by x and not by the piece: the last strip of some columns may be a single one.
     void add_sums(const Nest& piece, const LpSums& sums) const {
-        Tiles<A> tiles(piece, summed);
+        const auto add = [&](bool neighbours) {
+            const auto kernel = neighbours ? &add_columns<p, with_gradient, 1, C>
+                                : columns_ ? &add_columns<p, with_gradient, 0, C>
+                                           : &add_row<p, with_gradient, C>;
+            return [kernel, &sums](const C* x, const C* grad_output, C*, std::int64_t n, std::int64_t set) {
+                kernel(x, grad_output, n, sums.at(set));
+            };
+        };
+        if (call_.where.given()) {
+            const MaskedRows rows(coalesce(piece, summed_));
+            return for_each_masked_row(rows, false, add(rows.varies(op_cell)));
+        }
+        Tiles<A> tiles(piece, summed_);
         tiles.add_input(call_.x, op_x);
         if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_target(op_cell);
-        const bool neighbours = tiles.varies(op_cell);
-        const auto kernel = neighbours ? &add_columns<p, with_gradient, 1, C>
-                            : columns_ ? &add_columns<p, with_gradient, 0, C>
-                                       : &add_row<p, with_gradient, C>;
-        for_each_row(tiles, [&](const C* x, const C* grad_output, C*, std::int64_t n, std::int64_t set) {
-            kernel(x, grad_output, n, sums.at(set));
-        });
+        for_each_row(tiles, add(tiles.varies(op_cell)));
     }
 
     void write(const Nest& piece, const LpFactors& factors) const {
-        Tiles<A> tiles(piece, summed | operand_set(op_y));
+        const auto write = [&](bool neighbours) {
+            const auto kernel =
+                neighbours ? &write_row<p, with_gradient, true, C> : &write_row<p, with_gradient, false, C>;
+            return [kernel, factors](const C* x, const C* grad_output, C* result, std::int64_t n, std::int64_t set) {
+                kernel(x, grad_output, result, n, {factors.scale + set, factors.slope + set, factors.peak + set});
+            };
+        };
+        if (call_.where.given()) {
+            const MaskedRows rows(coalesce(piece, summed_ | operand_set(op_y)));
+            return for_each_masked_row(rows, true, write(rows.varies(op_cell)));
+        }
+        Tiles<A> tiles(piece, summed_ | operand_set(op_y));
         tiles.add_input(call_.x, op_x);
         if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_output(call_.result, op_y);
         tiles.set_target(op_cell);
-        const auto kernel =
-            tiles.varies(op_cell) ? &write_row<p, with_gradient, true, C> : &write_row<p, with_gradient, false, C>;
-        for_each_row(tiles, [&](const C* x, const C* grad_output, C* result, std::int64_t n, std::int64_t set) {
-            kernel(x, grad_output, result, n, {factors.scale + set, factors.slope + set, factors.peak + set});
+        for_each_row(tiles, write(tiles.varies(op_cell)));
+    }
+
+    /// The innermost loop of a nest, and how often it runs.
+    struct MaskedRows {
+        explicit MaskedRows(const Nest& of) : nest(of), outside(std::max(0, of.depth - 1)) {
+            if (of.depth > 0) inner = of.loops[of.depth - 1];
+        }
+        bool varies(Operand operand) const { return inner.n > 1 && inner.stride[operand] != 0; }
+
+        Nest nest;
+        int outside;
+        Loop inner{1, false, {}};
+    };
+
+    /// The same as for_each_row() with a mask. The results of a `body` that writes are stored.
+    template <class Body>
+    void for_each_masked_row(const MaskedRows& rows, bool writes, const Body& body) const {
+        const Loop& inner = rows.inner;
+        const auto* const mask = static_cast<const unsigned char*>(call_.where.data);
+        const Elements& input = with_gradient ? call_.grad_output : call_.x;
+        constexpr Operand op_of_input = with_gradient ? op_grad_output : op_x;
+        alignas(64) C x[sum_block], grad_output[sum_block], result[sum_block];
+        bool used[sum_block];
+        walk(rows.nest, rows.outside, [&](const std::int64_t* offset) {
+            for (std::int64_t first = 0; first < inner.n; first += sum_block) {
+                const std::int64_t n = std::min(sum_block, inner.n - first);
+                const auto at = [&](Operand operand) { return offset[operand] + first * inner.stride[operand]; };
+                const auto read = [&](C* to, const Elements& from, Operand operand) {
+                    load(table_, to, from, at(operand), inner.stride[operand], n);
+                };
+                read(x, call_.x, op_x);
+                if (with_gradient) read(grad_output, call_.grad_output, op_grad_output);
+                for (std::int64_t i = 0; i < n; ++i) {
+                    used[i] = mask[at(op_where) + i * inner.stride[op_where]] != 0;
+                    x[i] = used[i] ? x[i] : C(0);
+                    if constexpr (with_gradient) grad_output[i] = used[i] ? grad_output[i] : C(0);
+                }
+                body(x, grad_output, result, n, at(op_cell));
+                if (!writes) continue;
+                if (call_.excluded == Excluded::input) read(x, input, op_of_input);
+                for (std::int64_t i = 0; i < n; ++i) {
+                    if (!used[i]) result[i] = call_.excluded == Excluded::input ? x[i] : C(0);
+                }
+                store_used(at(op_y), inner.stride[op_y], result, used, n);
+            }
         });
+    }
+
+    /// Stores n results, but those that are to be kept as they are.
+    void store_used(std::int64_t start, std::int64_t step, const C* result, const bool* used, std::int64_t n) const {
+        if (call_.excluded != Excluded::keep) return store(table_, call_.result, start, step, result, n);
+        for (std::int64_t first = 0, last = 0; first < n; first = last) {
+            while (last < n && used[last] == used[first]) ++last;
+            if (used[first]) store(table_, call_.result, start + first * step, step, result + first, last - first);
+        }
     }
 
     /// body(x, grad_output, result, n, first set) for rows of tiles in the compute type.
@@ -196,7 +268,9 @@ class LpRun {
 
     const Plan& plan_;
     const LpCall& call_;
+    const kernels::KernelTable& table_;
     const kernels::Kernels<A>& kernels_;
+    OperandSet summed_;
     Nest sums_nest_;  ///< of what is summed alone: the layout of the result does not show in the bits of norms
     Chunks chunks_;
     bool columns_;

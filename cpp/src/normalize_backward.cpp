@@ -23,6 +23,10 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
         check_broadcasts(caller, parameter.what, parameter.view, x);
     }
     check_activation(caller, options.activation);
+    if (options.grad_sum.given()) {
+        check_view(caller, "grad_sum", options.grad_sum);
+        check_shape(caller, "grad_sum", options.grad_sum, x.shape, x.rank);
+    }
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
     const MomentsView& given = options.given;
@@ -57,8 +61,11 @@ void check_gradients(const char* caller, const TensorView& grad_output, const Te
     if (gradients.grad_bias.given() && options.bias.given()) {
         check_shape(caller, "grad_bias", gradients.grad_bias, options.bias.shape, options.bias.rank);
     }
+    if (options.grad_sum.given() && !gradients.grad_input.given()) fail(caller, "grad_input with grad_sum", "none");
+    constexpr int in_place = 3;  // that grad_input may be
     const Named inputs[] = {{"grad_output", grad_output},
                             {"x", x},
+                            {"grad_sum", options.grad_sum},
                             {"weight", options.weight},
                             {"bias", options.activation == Activation::none ? TensorView{} : options.bias},
                             {"the given count", options.given.count},
@@ -70,7 +77,7 @@ void check_gradients(const char* caller, const TensorView& grad_output, const Te
         check_output(caller, output.what, output.view);
         if (selection.any()) check_selection_apart(caller, output.what, output.view, selection);
         for (const Named& input : inputs) {
-            const bool may_be_same = &output == outputs && &input < inputs + 2;
+            const bool may_be_same = &output == outputs && &input < inputs + in_place;
             if (!input.view.given() || (may_be_same && same_view(output.view, input.view))) continue;
             check_apart(caller, output.what, output.view, input.what, input.view);
         }
@@ -115,6 +122,7 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     call.grad_output = elements_of(grad_output);
     call.weight = elements_of(options.weight);
     call.activation = options.activation;
+    call.grad_sum = elements_of(options.grad_sum);
     call.table = &table;
     const bool reads_bias = options.activation != Activation::none && options.bias.given();
     if (reads_bias) call.bias = elements_of(options.bias);
@@ -130,6 +138,7 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     strides.set(op_x, own_strides(x));
     strides.set(op_grad_output, own_strides(grad_output));
     if (gradients.grad_input.given()) strides.set(op_y, own_strides(gradients.grad_input));
+    if (options.grad_sum.given()) strides.set(op_grad_sum, own_strides(options.grad_sum));
     if (options.weight.given()) strides.set(op_weight, broadcast_strides(options.weight, x));
     if (reads_bias) strides.set(op_bias, broadcast_strides(options.bias, x));
     if (gradients.grad_weight.given()) strides.set(op_grad_weight, broadcast_strides(gradients.grad_weight, x));

@@ -15,7 +15,10 @@ template <class Options>
 void pass_on(const char* caller, const Options& options, NormalizeBackwardOptions& engine) {
     engine.caller = caller;
     engine.num_threads = options.num_threads;
-    if constexpr (requires { options.fusion; }) engine.activation = options.fusion.activation;
+    if constexpr (requires { options.fusion; }) {
+        engine.activation = options.fusion.activation;
+        if (options.fusion.grad_sum.given()) engine.grad_sum = options.fusion.grad_sum;
+    }
     if (options.given.given()) engine.given = options.given;
     engine.excluded = options.excluded;
 }
@@ -106,6 +109,10 @@ void group_norm_backward(const TensorView& grad_output, const TensorView& x, std
         check_view(caller, "grad_input", gradients.grad_input);
         check_shape(caller, "grad_input", gradients.grad_input, x.shape, x.rank);
     }
+    if (options.fusion.grad_sum.given()) {
+        check_view(caller, "grad_sum", options.fusion.grad_sum);
+        check_shape(caller, "grad_sum", options.fusion.grad_sum, x.shape, x.rank);
+    }
     NormalizeBackwardOptions engine;
     place(options.weight, {channel}, x.rank, engine.weight);
     place(options.bias, {channel}, x.rank, engine.bias);
@@ -114,7 +121,7 @@ void group_norm_backward(const TensorView& grad_output, const TensorView& x, std
     Gradients grouped = placed(caller, gradients, {channel}, &channels, x.rank);
     TensorView grouped_output = grad_output, grouped_x = x;
     for (TensorView* view : {&grouped_output, &grouped_x, &grouped.grad_input, &grouped.grad_weight, &grouped.grad_bias,
-                             &engine.weight, &engine.bias}) {
+                             &engine.weight, &engine.bias, &engine.grad_sum}) {
         split(*view, channel, num_groups);
     }
     Grouping sets = sets_over(all_axes_except(grouped_x.rank, 0, channel), options);

@@ -45,6 +45,13 @@ bool SelectedGradientPieces<C>::needs_buffers(const Loop& inner) const {
            !is_direct(call_.of.grad_output, inner, op_grad_output);
 }
 
+/// Whether the kernel can write grad_input, and read what is added to it, where they are.
+template <class C>
+bool SelectedGradientPieces<C>::writes_in_place(const Loop& inner) const {
+    return is_direct(call_.of.grad_input, inner, op_y) &&
+           (!call_.of.grad_sum.given() || is_direct(call_.of.grad_sum, inner, op_grad_sum));
+}
+
 /// The rows in sets, copied to the buffer unless the kernels can read them in place.
 template <class C>
 auto SelectedGradientPieces<C>::rows_of(const SelectedTile& of, const Elements& elements, Operand operand,
@@ -318,8 +325,7 @@ template <class C>
 void SelectedGradientPieces<C>::write_grad_input(const Nest& piece) noexcept {
     SelectedTiles tiles(piece, call_.selection, {0, sets_.groups});
     const bool scales = call_.selection.sample_weight.given() && !call_.of.frozen;
-    const bool buffered =
-        scales || needs_buffers(tiles.inner()) || !is_direct(call_.of.grad_input, tiles.inner(), op_y);
+    const bool buffered = scales || needs_buffers(tiles.inner()) || !writes_in_place(tiles.inner());
     tiles.for_each(buffered, !sets_.fits_cache, [&](const SelectedTile& of) {
         if (of.any()) {
             gathered_ = scales || of.group_of != nullptr;
@@ -358,7 +364,7 @@ void SelectedGradientPieces<C>::scale_by_sample_weight(const SelectedTile& of) {
 template <class C>
 void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs& inputs) {
     const Elements& to = call_.of.grad_input;
-    const bool direct = of.used == nullptr && is_direct(to, of.inner, op_y);
+    const bool direct = of.used == nullptr && writes_in_place(of.inner), adds = direct && call_.of.grad_sum.given();
     of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
         if (group < 0) return;
         const Run run{first, rows, group};
@@ -369,7 +375,8 @@ void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs&
         kernels_.gradient_input[kernels::gradient_index(mean.varies, weight.varies)](
             {rows, of.n, inputs.x.of(first), inputs.gradient.of(first), results, mean.at, slope.at, offset.at, rstd.at,
              weight.at, inputs.x.row, inputs.gradient.row, direct ? of.row.stride[op_y] : of.n, mean.row, weight.row,
-             false});
+             false, adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
+             adds ? of.row.stride[op_grad_sum] : 0});
         if (direct) return;
         for (std::int64_t row = first; row < first + rows; ++row) {
             store_selected(of, row, inputs.grad_output.of(row));
@@ -383,33 +390,47 @@ void SelectedGradientPieces<C>::store_selected(const SelectedTile& of, std::int6
     const Elements& to = call_.of.grad_input;
     C* const result = result_ + row * of.n;
     const std::int64_t at = of.at(op_y, row), step = of.step(op_y);
-    if (of.used == nullptr) return store(*call_.of.table, to, at, step, result, of.n);
-    const bool* const used = of.used + row * of.n;
-    if (call_.excluded != Excluded::keep) {
+    const bool* const used = of.used == nullptr ? nullptr : of.used + row * of.n;
+    const bool everywhere = used == nullptr || call_.excluded != Excluded::keep;
+    if (used != nullptr && everywhere) {
         const bool zero = call_.excluded == Excluded::zero;
         for (std::int64_t i = 0; zero && i < of.n; ++i) result[i] = pick(used[i], result[i], C(0));
         for (std::int64_t i = 0; !zero && i < of.n; ++i) result[i] = pick(used[i], result[i], grad_output[i]);
-        return store(*call_.of.table, to, at, step, result, of.n);
     }
+    add_grad_sum(of, row, 0, result, of.n);
+    if (everywhere) return store(*call_.of.table, to, at, step, result, of.n);
     for (std::int64_t first = 0, last = 0; first < of.n; first = last) {
         while (last < of.n && used[last] == used[first]) ++last;
         if (used[first]) store(*call_.of.table, to, at + first * step, step, result + first, last - first);
     }
 }
 
+/// What comes to n elements of a row of results from elsewhere.
+template <class C>
+void SelectedGradientPieces<C>::add_grad_sum(const SelectedTile& of, std::int64_t row, std::int64_t first, C* result,
+                                             std::int64_t n) {
+    const Elements& from = call_.of.grad_sum;
+    if (!from.given()) return;
+    const std::int64_t step = of.step(op_grad_sum);
+    load(*call_.of.table, grad_sum_, from, of.at(op_grad_sum, row) + first * step, step, n);
+    kernels_.add(result, result, grad_sum_, n);
+}
+
 /// Rows without any element in a set.
 template <class C>
 void SelectedGradientPieces<C>::write_excluded(const SelectedTile& of, const Run& run) {
     const bool zero = call_.excluded == Excluded::zero;
-    if (zero) std::fill_n(result_, std::min(of.n, tile), C(0));
     for (std::int64_t row = run.first; row < run.first + run.rows; ++row) {
         for (std::int64_t first = 0; first < of.n; first += tile) {
             const std::int64_t n = std::min(tile, of.n - first);
-            if (!zero) {
+            if (zero) {
+                std::fill_n(result_, n, C(0));
+            } else {
                 const std::int64_t step = of.step(op_grad_output);
                 load(*call_.of.table, result_, call_.of.grad_output, of.at(op_grad_output, row) + first * step, step,
                      n);
             }
+            add_grad_sum(of, row, first, result_, n);
             const std::int64_t step = of.step(op_y);
             store(*call_.of.table, call_.of.grad_input, of.at(op_y, row) + first * step, step, result_, n);
         }

@@ -72,6 +72,7 @@ class SelectedGradientPieces {
 
     bool is_direct(const Elements& elements, const Loop& inner, Operand operand) const;
     bool needs_buffers(const Loop& inner) const;
+    bool writes_in_place(const Loop& inner) const;
     Rows rows_of(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     Coefficient parameter(const SelectedTile& of, const Elements& elements, Operand operand, C* buffer) const;
     void gather(const SelectedTile& of, const C* array, C* buffer) const;
@@ -89,6 +90,7 @@ class SelectedGradientPieces {
     void write_rows(const SelectedTile& of, const Inputs& inputs);
     void write_excluded(const SelectedTile& of, const Run& run);
     void store_selected(const SelectedTile& of, std::int64_t row, const C* grad_output);
+    void add_grad_sum(const SelectedTile& of, std::int64_t row, std::int64_t first, C* result, std::int64_t n);
 
     const kernels::Kernels<C>& kernels_;
     const SelectedGradientCall& call_;
@@ -98,7 +100,7 @@ class SelectedGradientPieces {
     static constexpr C one_ = 1;
     alignas(64) C x_[tile], grad_output_[tile], gradient_[tile], result_[tile];
     alignas(64) C mean_[tile], mean_lo_[tile], rstd_[tile], slope_[tile], offset_[tile];
-    alignas(64) C weights_[tile], biases_[tile], sample_weights_[tile];
+    alignas(64) C weights_[tile], biases_[tile], sample_weights_[tile], grad_sum_[tile];
 };
 
 }  // namespace anynorm::detail

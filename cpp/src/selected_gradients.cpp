@@ -278,7 +278,7 @@ class Run {
 
 void run_selected_gradients(const Nest& nest, const SelectedGradientCall& call, int threads) {
     const auto wide = [](const Elements& elements) { return elements.dtype == DType::f64; };
-    if (wide(call.of.x) || wide(call.of.grad_output) || wide(call.of.grad_input)) {
+    if (wide(call.of.x) || wide(call.of.grad_output) || wide(call.of.grad_input) || wide(call.of.grad_sum)) {
         Run<double>(nest, call, threads).run();
     } else {
         Run<float>(nest, call, threads).run();

@@ -16,7 +16,7 @@ namespace anynorm::detail {
 template <class A>
 struct Tile {
     using C = kernels::Compute<A>;
-    static constexpr int max_inputs = 2, max_coefficients = 10;
+    static constexpr int max_inputs = 3, max_coefficients = 10;
 
     std::int64_t rows, n;
     const A* input[max_inputs];

@@ -35,6 +35,7 @@ def normalize_backward(
     frozen: bool = False,
     moments: Moments | None = None,
     activation: Activation | None = None,
+    grad_sum: npt.ArrayLike | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -68,6 +69,7 @@ def normalize_backward(
         gradient flows through them.
     {saved_moments}
     {undone_activation}
+    {grad_sum}
     {gradients}
     {num_threads}
     {backward_selection}
@@ -90,10 +92,10 @@ def normalize_backward(
         grad_weight = sum(grad_output * xhat)
         grad_bias = sum(grad_output)
 
-    without ``mean(g)`` if `center` is False, and without both means if `frozen`. A parameter that broadcasts along an
-    axis gets the sum along it. Computed in float64 if `x`, `grad_output` or `grad_input` is, else in float32; all sums
-    are of float64, in an order that the number of threads does not change. Reads `x` and `grad_output` twice, and `x`
-    once more where `moments` are not given, without copies.
+    without ``mean(g)`` if `center` is False, and without both means if `frozen`; `grad_sum` is added to the first. A
+    parameter that broadcasts along an axis gets the sum along it. Computed in float64 if `x`, `grad_output`, `grad_sum`
+    or `grad_input` is, else in float32; all sums are of float64, in an order that the number of threads does not change.
+    Reads `x` and `grad_output` twice, and `x` once more where `moments` are not given, without copies.
 
     Source: Ioffe, Szegedy: Batch Normalization, arXiv:1502.03167, section 3.
 
@@ -113,8 +115,8 @@ def normalize_backward(
     (array([-4.,  0.,  0.,  0.]), array([4.]))
     """
     arguments = (
-        grad_output, x, axis, weight, bias, eps, center, frozen, moments, activation, grad_input, grad_weight, grad_bias,
-        num_threads,
+        grad_output, x, axis, weight, bias, eps, center, frozen, moments, activation, grad_sum, grad_input, grad_weight,
+        grad_bias, num_threads,
     )  # fmt: skip
     selection = Selection(labels, num_groups, segments, where, sample_weight, excluded, nan_policy)
     return cast(Gradients, _sets.by_pattern("normalize_backward", arguments, parameters, sizes, selection))
@@ -138,6 +140,7 @@ def layer_norm_backward(
     axis: Axis | None = None,
     moments: Moments | None = None,
     activation: Activation | None = None,
+    grad_sum: npt.ArrayLike | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -163,6 +166,7 @@ def layer_norm_backward(
     {axis}
     {saved_moments}
     {undone_activation}
+    {grad_sum}
     {gradients}
     {num_threads}
     {backward_selection}
@@ -198,8 +202,8 @@ def layer_norm_backward(
     array([[ 2., -2.,  0.,  0.]])
     """
     arguments = (
-        grad_output, x, normalized_shape, weight, bias, eps, axis, moments, activation, grad_input, grad_weight, grad_bias,
-        num_threads,
+        grad_output, x, normalized_shape, weight, bias, eps, axis, moments, activation, grad_sum, grad_input, grad_weight,
+        grad_bias, num_threads,
     )  # fmt: skip
     return cast(
         Gradients,
@@ -228,6 +232,7 @@ def rms_norm_backward(
     axis: Axis | None = None,
     moments: Moments | None = None,
     activation: Activation | None = None,
+    grad_sum: npt.ArrayLike | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     num_threads: SupportsIndex | None = None,
@@ -252,6 +257,7 @@ def rms_norm_backward(
     {axis}
     {saved_moments}
     {undone_activation}
+    {grad_sum}
     {grad_input}
     grad_weight : bool or ndarray of float16, bfloat16, float32 or float64, optional
         Likewise for `weight`, in its shape and dtype. Left out: True if `weight` is given. True without it is the
@@ -283,7 +289,8 @@ def rms_norm_backward(
            [ 1.,  1.]])
     """
     arguments = (
-        grad_output, x, normalized_shape, weight, eps, axis, moments, activation, grad_input, grad_weight, num_threads,
+        grad_output, x, normalized_shape, weight, eps, axis, moments, activation, grad_sum, grad_input, grad_weight,
+        num_threads,
     )  # fmt: skip
     return cast(
         Gradients,

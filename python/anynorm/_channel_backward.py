@@ -34,6 +34,7 @@ def group_norm_backward(
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
     activation: Activation | None = None,
+    grad_sum: npt.ArrayLike | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -59,6 +60,7 @@ def group_norm_backward(
     {channel_axis}
     {saved_moments}
     {undone_activation}
+    {grad_sum}
     {gradients}
     {num_threads}
     {group_backward_selection}
@@ -85,8 +87,8 @@ def group_norm_backward(
     array([[ 2., -2.,  0.,  0.,  0., -2.,  0.,  2.]])
     """
     arguments = (
-        grad_output, x, num_groups, weight, bias, eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias,
-        num_threads,
+        grad_output, x, num_groups, weight, bias, eps, channel_axis, moments, activation, grad_sum, grad_input,
+        grad_weight, grad_bias, num_threads,
     )  # fmt: skip
     return cast(
         Gradients,
@@ -121,6 +123,7 @@ def instance_norm_backward(
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
     activation: Activation | None = None,
+    grad_sum: npt.ArrayLike | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -150,6 +153,7 @@ def instance_norm_backward(
     {channel_axis}
     {saved_moments}
     {undone_activation}
+    {grad_sum}
     {gradients}
     {num_threads}
     {backward_selection}
@@ -179,7 +183,7 @@ def instance_norm_backward(
     """
     arguments = (
         grad_output, x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis, moments,
-        activation, grad_input, grad_weight, grad_bias, num_threads,
+        activation, grad_sum, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip
     return cast(
         Gradients,
@@ -214,6 +218,7 @@ def batch_norm_backward(
     channel_axis: SupportsIndex = 1,
     moments: Moments | None = None,
     activation: Activation | None = None,
+    grad_sum: npt.ArrayLike | None = None,
     grad_input: Wanted = True,
     grad_weight: Wanted | None = None,
     grad_bias: Wanted | None = None,
@@ -243,6 +248,7 @@ def batch_norm_backward(
     {channel_axis}
     {saved_moments}
     {undone_activation}
+    {grad_sum}
     {gradients}
     {num_threads}
     {backward_selection}
@@ -275,7 +281,7 @@ def batch_norm_backward(
     """
     arguments = (
         grad_output, x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, moments,
-        activation, grad_input, grad_weight, grad_bias, num_threads,
+        activation, grad_sum, grad_input, grad_weight, grad_bias, num_threads,
     )  # fmt: skip
     return cast(
         Gradients,

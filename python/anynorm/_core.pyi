@@ -61,7 +61,13 @@ def normalize(
     /,
 ) -> Result: ...
 def quantize(
-    y: npt.ArrayLike, scale: float, zero_point: SupportsIndex, dtype: npt.DTypeLike, out: Array | None, /
+    y: npt.ArrayLike,
+    scale: npt.ArrayLike,
+    zero_point: npt.ArrayLike,
+    dtype: npt.DTypeLike,
+    out: Array | None,
+    num_threads: SupportsIndex | None,
+    /,
 ) -> Array: ...
 def layer_norm(
     x: npt.ArrayLike,
@@ -256,6 +262,7 @@ def normalize_backward(
     frozen: bool,
     moments: Moments | None,
     activation: Activation | None,
+    grad_sum: npt.ArrayLike | None,
     grad_input: Wanted,
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
@@ -278,6 +285,7 @@ def layer_norm_backward(
     axis: Axis | None,
     moments: Moments | None,
     activation: Activation | None,
+    grad_sum: npt.ArrayLike | None,
     grad_input: Wanted,
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
@@ -299,6 +307,7 @@ def rms_norm_backward(
     axis: Axis | None,
     moments: Moments | None,
     activation: Activation | None,
+    grad_sum: npt.ArrayLike | None,
     grad_input: Wanted,
     grad_weight: Wanted | None,
     num_threads: SupportsIndex | None,
@@ -320,6 +329,7 @@ def group_norm_backward(
     channel_axis: SupportsIndex,
     moments: Moments | None,
     activation: Activation | None,
+    grad_sum: npt.ArrayLike | None,
     grad_input: Wanted,
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
@@ -345,6 +355,7 @@ def instance_norm_backward(
     channel_axis: SupportsIndex,
     moments: Moments | None,
     activation: Activation | None,
+    grad_sum: npt.ArrayLike | None,
     grad_input: Wanted,
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
@@ -370,6 +381,7 @@ def batch_norm_backward(
     channel_axis: SupportsIndex,
     moments: Moments | None,
     activation: Activation | None,
+    grad_sum: npt.ArrayLike | None,
     grad_input: Wanted,
     grad_weight: Wanted | None,
     grad_bias: Wanted | None,
@@ -429,6 +441,12 @@ def lp_normalize(
     out: Array | None,
     dtype: npt.DTypeLike | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Array: ...
 def lp_normalize_backward(
@@ -440,6 +458,12 @@ def lp_normalize_backward(
     out: Array | None,
     dtype: npt.DTypeLike | None,
     num_threads: SupportsIndex | None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex = 0,
+    segments: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
     /,
 ) -> Array: ...
 def available_isas() -> tuple[str, ...]: ...

@@ -8,9 +8,17 @@ from typing import SupportsIndex, cast
 import numpy.typing as npt
 
 from anynorm import _sets
-from anynorm._shared import Array, Sets, compiled, documented
+from anynorm._selection import Selection
+from anynorm._shared import Array, Excluded, NanPolicy, Sets, compiled, documented
 
-# Only patterns run the bodies of these functions: see `compiled`.
+
+def _refuse(function: str, sizes: dict[str, SupportsIndex]) -> None:
+    for name in ("labels", "segments", "sample_weight", "num_groups"):
+        if name in sizes:
+            raise TypeError(f"{function}: expected sets that axes name, and a mask thins, got {name}")
+
+
+# Only patterns, masks and containers run the bodies of these functions: see `compiled`.
 
 
 @compiled
@@ -24,6 +32,9 @@ def lp_normalize(
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     num_threads: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
     **sizes: SupportsIndex,
 ) -> Array:
     """Divide `x` by its p-norm along `axis`: ``x / max(norm(x, p), eps)``.
@@ -43,6 +54,9 @@ def lp_normalize(
     dtype : float16, bfloat16, float32 or float64, optional
         Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
     {num_threads}
+    {where}
+    {excluded}
+    {nan_policy}
     {sizes}
 
     Returns
@@ -61,8 +75,12 @@ def lp_normalize(
     is 0 then; below 1e-154 the squares lose digits. Scale such data by a power of two first. Where a norm of 0 meets
     ``eps=0`` the result is NaN.
 
-    Reads `x` once for the norms and once to write the result, without copies. p=2 is RMS norm with another divisor, and
-    as fast.
+    Reads `x` once for the norms and once to write the result, without copies. p=2 without a mask is RMS norm with another
+    divisor, and as fast.
+
+    With `where` the norms are those of `x` with 0 at the elements that it excludes, whatever these hold. There are no
+    labels, segments and weights: a set is summed where its elements lie along axes, and one that labels name is gathered
+    with ``x[labels == label]``, or a segment cut out, for a call of its own.
 
     Examples
     --------
@@ -75,9 +93,16 @@ def lp_normalize(
     >>> anynorm.lp_normalize(x, p=np.inf)
     array([[ 0.75, -1.  ],
            [ 0.  ,  0.  ]])
+
+    Without what a mask excludes:
+
+    >>> anynorm.lp_normalize(np.array([[3.0, -4.0, 12.0]]), where=[True, True, False])
+    array([[ 0.6, -0.8,  0. ]])
     """
+    _refuse("lp_normalize", sizes)
     arguments = (x, p, axis, eps, out, dtype, num_threads)
-    return cast(Array, _sets.by_pattern("lp_normalize", arguments, None, sizes))
+    selection = Selection(None, None, None, where, None, excluded, nan_policy)
+    return cast(Array, _sets.by_pattern("lp_normalize", arguments, None, sizes, selection))
 
 
 @compiled
@@ -92,6 +117,9 @@ def lp_normalize_backward(
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     num_threads: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
     **sizes: SupportsIndex,
 ) -> Array:
     """Compute the gradient of `lp_normalize` for `grad_output`, the gradient of its result.
@@ -112,6 +140,10 @@ def lp_normalize_backward(
     dtype : float16, bfloat16, float32 or float64, optional
         Of the result; that of `x` by default.
     {num_threads}
+    where, nan_policy : optional
+        As in the forward call.
+    excluded : {"zero", "input", "keep"}, default "zero"
+        What the gradient has at elements that are in no set: 0, `grad_output`, or what `out` holds already.
     {sizes}
 
     Returns
@@ -147,5 +179,7 @@ def lp_normalize_backward(
     >>> bool(abs(np.sum(x * anynorm.lp_normalize_backward(np.array([[1.0, 0.0]]), x))) < 1e-15)
     True
     """
+    _refuse("lp_normalize_backward", sizes)
     arguments = (grad_output, x, p, axis, eps, out, dtype, num_threads)
-    return cast(Array, _sets.by_pattern("lp_normalize_backward", arguments, None, sizes))
+    selection = Selection(None, None, None, where, None, excluded, nan_policy)
+    return cast(Array, _sets.by_pattern("lp_normalize_backward", arguments, None, sizes, selection))

@@ -31,7 +31,7 @@ MOST_PATTERNS = 1024
 FORWARD = {"moments", "normalize"}  # whose operands the compiled module can split as well
 
 ROLES: dict[str, Callable[[Views, str, Any], Any]] = {
-    **dict.fromkeys(("residual", "out", "sum_out", "grad_output", "grad_input"), Views.like_x),
+    **dict.fromkeys(("residual", "out", "sum_out", "grad_output", "grad_sum", "grad_input"), Views.like_x),
     **dict.fromkeys(("weight", "bias", "grad_weight", "grad_bias"), Views.parameter),
     "moments": Views.given,
 }
@@ -160,13 +160,16 @@ def _axes(how: Any, rank: int) -> list[int]:
 
 
 def _open_gradient(function: str, core: Entry, values: Arguments, x: Opened) -> None:
-    place = core.place.get("grad_output")
-    if place is None or x.close is None:
+    if "grad_output" not in core.place or x.close is None:
         return
-    grad = opened(function, "grad_output", values[place])
-    if x.segments is not None and not (grad.segments is not None and np.array_equal(grad.segments, x.segments)):
-        raise ValueError(f"{function}: expected grad_output of lists as long as those of x")
-    values[place] = grad.array
+    for name in ("grad_output", "grad_sum"):
+        place = core.place.get(name)
+        if place is None or values[place] is None:
+            continue
+        grad = opened(function, name, values[place])
+        if x.segments is not None and not (grad.segments is not None and np.array_equal(grad.segments, x.segments)):
+            raise ValueError(f"{function}: expected {name} of lists as long as those of x")
+        values[place] = grad.array
 
 
 def _through_views(core: Entry, values: Arguments, views: Views | None, extra: tuple[Any, ...]) -> Any:
@@ -224,7 +227,7 @@ def _as_given(core: Entry, values: Arguments, result: Any, x: Opened, nan: AnyAr
     if isinstance(result, Moments):
         return result
     y, *rest = result if isinstance(result, tuple) else (result,)
-    if nan is not None and y.dtype.kind in "fV":
+    if nan is not None and y.dtype.kind in "fV" and "grad_output" not in core.place:
         np.copyto(y, np.nan, where=nan, casting="unsafe")
     arrays = [wrapped(y, "out"), *(each if isinstance(each, Moments) else wrapped(each, "sum_out") for each in rest)]
     return cast(Any, tuple(arrays) if isinstance(result, tuple) else arrays[0])

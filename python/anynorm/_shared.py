@@ -335,6 +335,10 @@ moments : Moments, optional
 activation : {"relu", "silu", "gelu", "gelu_tanh"}, optional
     That of the forward call, of whose result `grad_output` is the gradient. `x` is what was normalized: the sum, if
     there was a residual, whose gradient is `grad_input` as well.""",
+    "grad_sum": """\
+grad_sum : array_like of float16, bfloat16, float32 or float64, optional
+    Shape of `x`. The gradient that comes to the sum from elsewhere, where what follows the norm reads it as well; added
+    to `grad_input` before that is rounded, whose array it may be. It makes the arithmetic float64 if it is.""",
     "grad_input": """\
 grad_input : bool or ndarray of float16, bfloat16, float32 or float64, default True
     Whether to compute the gradient of `x`, into a new array of its shape, dtype and memory order; or the array to write

@@ -59,7 +59,7 @@ class Views:
         """An operand of the shape of x; what is not an array is left for the compiled module to refuse."""
         if self.plan.split is None or isinstance(array, (bool, np.bool_)):
             return array
-        array = as_array(array) if name in {"residual", "grad_output"} else array
+        array = as_array(array) if name in {"residual", "grad_output", "grad_sum"} else array
         if not isinstance(array, np.ndarray):
             return array
         if array.shape != self.shape:

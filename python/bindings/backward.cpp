@@ -55,8 +55,10 @@ class Backward {
         if (moments != Py_None) moments_.read(moments, arguments.named("moments"), options.given);
         if constexpr (requires { options.fusion; }) {
             options.fusion.activation = arguments.activation();
+            grad_sum_ = arguments.optional_array("grad_sum", options.fusion.grad_sum);
         } else if constexpr (requires { options.activation; }) {
             options.activation = arguments.activation();
+            grad_sum_ = arguments.optional_array("grad_sum", options.grad_sum);
         }
         read_grad_input();
         grad_weight_ = read_gradient("grad_weight", options.weight, shape, gradients.grad_weight);
@@ -120,7 +122,7 @@ class Backward {
         return empty(*shape, x.view.dtype, view);
     }
 
-    py::object weight_, bias_, running_mean_, running_var_;
+    py::object weight_, bias_, running_mean_, running_var_, grad_sum_;
     py::object grad_input_, grad_weight_, grad_bias_;
     GivenMoments moments_;
     SelectionArrays selection_;
@@ -230,39 +232,39 @@ py::object batch_renorm_backward(PyObject* const* values, bool selects) {
 }
 
 PyMethodDef methods[] = {
-    selecting_method<normalize_backward, 14>(
+    selecting_method<normalize_backward, 15>(
         "normalize_backward",
         "normalize_backward($module, grad_output, x, axis, weight, bias, eps, center, "
-        "frozen, moments, activation, grad_input, "
+        "frozen, moments, activation, grad_sum, grad_input, "
         "grad_weight, grad_bias, num_threads, "
         "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
-    selecting_method<layer_norm_backward, 13>(
+    selecting_method<layer_norm_backward, 14>(
         "layer_norm_backward",
         "layer_norm_backward($module, grad_output, x, normalized_shape, weight, bias, eps, "
-        "axis, moments, activation, grad_input, "
+        "axis, moments, activation, grad_sum, grad_input, "
         "grad_weight, grad_bias, num_threads, "
         "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
-    selecting_method<rms_norm_backward, 11>(
+    selecting_method<rms_norm_backward, 12>(
         "rms_norm_backward",
         "rms_norm_backward($module, grad_output, x, normalized_shape, weight, eps, axis, "
-        "moments, activation, grad_input, "
+        "moments, activation, grad_sum, grad_input, "
         "grad_weight, num_threads, "
         "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
-    selecting_method<group_norm_backward, 13>(
+    selecting_method<group_norm_backward, 14>(
         "group_norm_backward",
         "group_norm_backward($module, grad_output, x, num_groups, weight, bias, eps, "
-        "channel_axis, moments, activation, "
+        "channel_axis, moments, activation, grad_sum, "
         "grad_input, grad_weight, grad_bias, num_threads, "
         "labels=None, label_count=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
-    selecting_method<instance_norm_backward, 16>(
+    selecting_method<instance_norm_backward, 17>(
         "instance_norm_backward",
         "instance_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, use_input_stats, "
-        "momentum, eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, "
+        "momentum, eps, channel_axis, moments, activation, grad_sum, grad_input, grad_weight, grad_bias, num_threads, "
         "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
-    selecting_method<batch_norm_backward, 16>(
+    selecting_method<batch_norm_backward, 17>(
         "batch_norm_backward",
         "batch_norm_backward($module, grad_output, x, running_mean, running_var, weight, bias, training, momentum, "
-        "eps, channel_axis, moments, activation, grad_input, grad_weight, grad_bias, num_threads, "
+        "eps, channel_axis, moments, activation, grad_sum, grad_input, grad_weight, grad_bias, num_threads, "
         "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     selecting_method<batch_renorm_backward, 17>(
         "batch_renorm_backward",

@@ -6,7 +6,21 @@
 namespace anynorm::python {
 namespace {
 
-py::object lp_normalize(PyObject* const* values) {
+/// A mask; sets that are named otherwise than by axes have no norm here.
+SelectionArrays read_where(Arguments& arguments, bool selects, LpNormalizeOptions& options) {
+    Selection selection;
+    SelectionArrays arrays = arguments.selection(selects, selection, options.excluded);
+    for (const auto& [name, view] : {std::pair<const char*, const TensorView&>{"labels", selection.labels},
+                                     {"segments", selection.segments},
+                                     {"sample_weight", selection.sample_weight}}) {
+        if (!view.given()) continue;
+        throw_value_error(arguments.named("sets"), std::string("that axes name, and a mask thins, got ") + name);
+    }
+    options.where = selection.where;
+    return arrays;
+}
+
+py::object lp_normalize(PyObject* const* values, bool selects) {
     Arguments arguments("lp_normalize", values);
     LpNormalizeOptions options;
     Operand x;
@@ -16,6 +30,7 @@ py::object lp_normalize(PyObject* const* values) {
     options.eps = arguments.number("eps");
     const Operand y = arguments.output(x);
     options.num_threads = arguments.num_threads();
+    const SelectionArrays kept = read_where(arguments, selects, options);
     {
         const WithoutGil release(x.view.size());
         anynorm::lp_normalize(x.view, y.view, axes, options);
@@ -23,7 +38,7 @@ py::object lp_normalize(PyObject* const* values) {
     return y.array;
 }
 
-py::object lp_normalize_backward(PyObject* const* values) {
+py::object lp_normalize_backward(PyObject* const* values, bool selects) {
     Arguments arguments("lp_normalize_backward", values);
     LpNormalizeOptions options;
     Operand grad_output, x;
@@ -34,6 +49,7 @@ py::object lp_normalize_backward(PyObject* const* values) {
     options.eps = arguments.number("eps");
     const Operand grad_input = arguments.output(x);
     options.num_threads = arguments.num_threads();
+    const SelectionArrays kept = read_where(arguments, selects, options);
     {
         const WithoutGil release(x.view.size());
         anynorm::lp_normalize_backward(grad_output.view, x.view, grad_input.view, axes, options);
@@ -42,11 +58,14 @@ py::object lp_normalize_backward(PyObject* const* values) {
 }
 
 PyMethodDef methods[] = {
-    method<lp_normalize, 7>("lp_normalize",
-                            "lp_normalize($module, x, p, axis, eps, out, dtype, num_threads, /)\n--\n\n"),
-    method<lp_normalize_backward, 8>(
+    selecting_method<lp_normalize, 7>(
+        "lp_normalize",
+        "lp_normalize($module, x, p, axis, eps, out, dtype, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
+    selecting_method<lp_normalize_backward, 8>(
         "lp_normalize_backward",
-        "lp_normalize_backward($module, grad_output, x, p, axis, eps, out, dtype, num_threads, /)\n--\n\n"),
+        "lp_normalize_backward($module, grad_output, x, p, axis, eps, out, dtype, num_threads, "
+        "labels=None, num_groups=0, segments=None, where=None, sample_weight=None, excluded='zero', /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -21,19 +21,57 @@ py::object normalize(PyObject* const* values, bool selects) {
         [&] { anynorm::normalize(x.view, sets, tail.y.view, options); });
 }
 
+/// Whether it has elements, or is a number.
+bool is_array_like(PyObject* object) {
+    return py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object).ndim() > 0
+                                             : PyList_Check(object) || PyTuple_Check(object);
+}
+
+/// Zero points as an array of the dtype of the result; numbers and lists of them are made one.
+py::object zero_points_as(DType dtype, PyObject* object, TensorView& view) {
+    const Argument argument{"quantize", "zero_point"};
+    if (is_array_like(object) && py::isinstance<py::array>(object))
+        return read_array(object, argument, view, Elements::floats_or_bytes);
+    const py::module_ numpy = py::module_::import("numpy");
+    const py::object info = numpy.attr("iinfo")(name(dtype)), given = numpy.attr("asarray")(py::handle(object));
+    const std::string kind = py::str(given.attr("dtype").attr("kind"));
+    if (kind != "i" && kind != "u") throw_type_error(argument, "to be an int or an array of them", object);
+    if (given.attr("min")().cast<std::int64_t>() < info.attr("min").cast<std::int64_t>() ||
+        given.attr("max")().cast<std::int64_t>() > info.attr("max").cast<std::int64_t>())
+        throw_value_error(argument, std::string("of values of ") + name(dtype) + ", got " + text(object));
+    const py::object array = given.attr("astype")(name(dtype));
+    return read_array(array.ptr(), argument, view, Elements::floats_or_bytes);
+}
+
 py::object quantize(PyObject* const* values) {
     Arguments arguments("quantize", values);
     Operand y;
     y.array = arguments.array("y", y.view);
-    const double scale = arguments.number("scale");
-    const int zero_point = arguments.axis("zero_point");
-    PyObject* const dtype = arguments.raw();
+    PyObject *const scale = arguments.raw(), *const zero_point = arguments.raw(), *const dtype = arguments.raw();
     TensorView view;
     const py::object q = arguments.output(y, arguments.raw(), dtype, view);
-    {
+    const int num_threads = arguments.num_threads();
+    PyObject* const steps[] = {scale, zero_point};
+    Arguments step("quantize", steps);
+    if (!is_array_like(scale) && !is_array_like(zero_point)) {
+        const double of_all = step.number("scale");
+        const int zero = step.axis("zero_point");
         const WithoutGil release(y.view.size());
-        anynorm::quantize(y.view, view, scale, zero_point);
+        anynorm::quantize(y.view, view, of_all, zero, num_threads);
+        return q;
     }
+    TensorView scales, zero_points;
+    double of_all = 0;
+    py::object read;
+    if (is_array_like(scale)) {
+        read = step.array("scale", scales);
+    } else {
+        of_all = step.number("scale");
+        scales = anynorm::view(&of_all, {});
+    }
+    const py::object zeros = zero_points_as(view.dtype, step.raw(), zero_points);
+    const WithoutGil release(y.view.size());
+    anynorm::quantize(y.view, view, scales, zero_points, num_threads);
     return q;
 }
 
@@ -43,7 +81,7 @@ PyMethodDef methods[] = {
         "normalize($module, x, axis, weight, bias, eps, center, moments, residual, activation, out, sum_out, dtype, "
         "out_scale, out_zero_point, return_moments, num_threads, labels=None, num_groups=0, segments=None, where=None, "
         "sample_weight=None, excluded='zero', /)\n--\n\n"),
-    method<quantize, 5>("quantize", "quantize($module, y, scale, zero_point, dtype, out, /)\n--\n\n"),
+    method<quantize, 6>("quantize", "quantize($module, y, scale, zero_point, dtype, out, num_threads, /)\n--\n\n"),
     {nullptr, nullptr, 0, nullptr},
 };
 

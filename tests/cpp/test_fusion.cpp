@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "anynorm/norms.hpp"
+#include "oracle.hpp"
 #include "support.hpp"
 #include "tensor.hpp"
 
@@ -98,6 +99,52 @@ TEST(Fusion, EightBitsOfLayoutsAndNorms) {
             norm.call(x.view(), q.view(), {.activation = Activation::silu, .scale = 0.02, .zero_point = -30});
             quantize(plain.view(), expected.view(), 0.02, -30);
             EXPECT_EQ(q.values(), expected.values()) << layout.name << " " << norm.title;
+        }
+    }
+}
+
+TEST(Fusion, QuantizeHasTheSameBitsForAnyThreads) {
+    const Shape large = {7, 900, 130};
+    for (const Layout& layout : layouts()) {
+        Tensor<float> y = sample(3, layout, large);
+        Tensor<std::int8_t> one(large), three(large, layout);
+        quantize(y.view(), one.view(), 0.02, 3, 1);
+        quantize(y.view(), three.view(), 0.02, 3, 3);
+        EXPECT_EQ(one.values(), three.values()) << layout.name;
+        EXPECT_EQ(three.changed_gaps(), 0) << layout.name;
+    }
+}
+
+/// A step for each place along some axes is the call for each of them.
+TEST(Fusion, QuantizeByChannels) {
+    const std::vector<Shape> along = {{8, 1, 1}, {6}, {3, 1, 1, 1}, {3, 8, 5, 6}, {1}, {}};
+    for (const Layout& layout : layouts()) {
+        for (const Shape& own : along) {
+            Tensor<double> y = sample<double>(5, layout);
+            Tensor<float> scale(own);
+            Tensor<std::uint8_t> zero_point(own), q(shape, layout), expected(shape);
+            scale.fill([](std::int64_t i) { return 0.01 * static_cast<double>(1 + i % 9); });
+            zero_point.fill([](std::int64_t i) { return i * 37 % 256; });
+            Shape full(shape.size() - own.size(), 1);
+            full.insert(full.end(), own.begin(), own.end());
+            std::vector<int> axes;
+            for (int axis = 0; axis < 4; ++axis) {
+                if (at(full, axis) != 1) axes.push_back(axis);
+            }
+            const Numbering places = number_along(shape, axes);
+            for (const bool shifted : {false, true}) {
+                quantize(y.view(), q.view(), scale.view(), shifted ? zero_point.view() : TensorView{}, 2);
+                for (std::int64_t i = 0; i < y.size(); ++i) {
+                    const std::int64_t place = at(places.of, i);
+                    double value = y[i];
+                    std::uint8_t result = 0;
+                    quantize(view(&value, {}), view(&result, {}), static_cast<double>(scale[place]),
+                             shifted ? zero_point[place] : 0);
+                    expected[i] = result;
+                }
+                EXPECT_EQ(expected.values(), q.values()) << layout.name << " " << own.size();
+                EXPECT_EQ(q.changed_gaps(), 0) << layout.name;
+            }
         }
     }
 }
@@ -197,6 +244,15 @@ const Refused refused[] = {
     {"quantize_scale",
      "quantize: expected a scale above 0, in the range of float32, for an output of dtype int8, got nan",
      [](Arrays& a) { quantize(a.x_view(), a.q_view(), nan); }},
+    {"quantize_threads", "quantize: expected num_threads of at least 0, got -1",
+     [](Arrays& a) { quantize(a.x_view(), a.q_view(), 1, 0, -1); }},
+    {"quantize_scales", "quantize: expected scale of a shape that broadcasts to (4, 6), got (5,)",
+     [](Arrays& a) { quantize(a.x_view(), a.q_view(), view(a.var, {5})); }},
+    {"quantize_scale_of_one",
+     "quantize: expected a scale above 0, in the range of float32, for an output of dtype int8, got 0",
+     [](Arrays& a) { quantize(a.x_view(), a.q_view(), view(a.var, {6})); }},
+    {"quantize_zero_points", "quantize: expected zero_point of dtype int8 as output, got float32",
+     [](Arrays& a) { quantize(a.x_view(), a.q_view(), view(a.var, {6}), view(a.var, {6})); }},
     {"quantize_shape", "quantize: expected output of shape (4, 6), got (24,)",
      [](Arrays& a) { quantize(a.x_view(), view(a.q, {24}), 1); }},
 };

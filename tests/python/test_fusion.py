@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A residual, an activation, a result of 8 bits: each call equals, to the bit, the calls that it stands for."""
 
+import re
+
 import cases
 import ml_dtypes
 import numpy as np
@@ -229,6 +231,40 @@ def test_quantize_layouts(layout, out_layout):
     np.testing.assert_array_equal(out, reference.quantize(y, 0.05, 3))
     assert anynorm.instance_norm(y, out=out, out_scale=0.05) is out
     np.testing.assert_array_equal(out, reference.quantize(anynorm.instance_norm(y), 0.05))
+
+
+@pytest.mark.parametrize("y_dtype", [F32, F64, F16], ids=str)
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+def test_quantize_along_axes(layout, y_dtype, dtype):
+    y = layout.place(sample(SHAPE).astype(y_dtype))
+    limits, rng = np.iinfo(dtype), np.random.default_rng(3)
+    for own in [(SHAPE[1], *(1,) * (len(SHAPE) - 2)), SHAPE[-1:], SHAPE]:
+        scale = (rng.random(own) + 0.01).astype(F32)
+        zero_point = rng.integers(limits.min, limits.max + 1, own).astype(dtype)
+        for scales, zeros in ((scale, 0), (scale, zero_point), (0.05, zero_point), (scale.astype(F64), zero_point)):
+            wide = y if y_dtype == F64 else y.astype(F32)
+            steps = np.rint(wide / np.asarray(scales, wide.dtype))
+            expected = np.clip(steps + zeros, limits.min, limits.max).astype(dtype)
+            np.testing.assert_array_equal(anynorm.quantize(y, scales, zeros, dtype), expected)
+
+
+def test_quantize_threads_and_lists():
+    y = sample((3, 500, 300))
+    one = anynorm.quantize(y, 0.05, 3, num_threads=1)
+    assert np.array_equal(anynorm.quantize(y, 0.05, 3, num_threads=3), one)
+    got = anynorm.quantize([[1.0, 2.0]], [0.5, 0.25], [1, -2])
+    assert got.tolist() == [[3, 6]]
+    for zero_point, error, message in (
+        ([1, 300], ValueError, "quantize: expected zero_point of values of int8"),
+        (np.array([1, 2]), TypeError, "quantize: expected zero_point of dtype"),
+        (np.array([1, 2], U8), ValueError, "quantize: expected zero_point of dtype int8 as output, got uint8"),
+        (["a", "b"], TypeError, "quantize: expected zero_point to be an int or an array of them"),
+        ([1, 2, 3], ValueError, "quantize: expected zero_point of a shape that broadcasts to (1, 2), got (3,)"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            anynorm.quantize([[1.0, 2.0]], [0.5, 0.25], zero_point)
+    with pytest.raises(ValueError, match="a scale above 0"):
+        anynorm.quantize(y, [0.5, 0.0, 1.0] * 100)
 
 
 def test_8_bits_of_layouts_and_norms(layout, norm):

@@ -32,6 +32,9 @@ struct Fusion {
     /// Where to write the sum, with residual and only then: shape of x, float16, bfloat16, float32 or float64, any
     /// strides without overlap; x or residual itself (same view) for work in place, but not y.
     TensorView sum{};
+    /// Read by the gradients alone, where what came after the norm read the sum as well: the gradient of a loss with
+    /// respect to `sum`, which is added to grad_input, see NormalizeBackwardOptions.
+    TensorView grad_sum{};
     /// Applied to (x - mean) * rstd * weight + bias.
     Activation activation = Activation::none;
     /// For y of int8 or uint8, and only then: above 0, see quantize().
@@ -51,8 +54,16 @@ struct Fusion {
 /// @param q           int8 or uint8, shape of y, any strides without overlap.
 /// @param scale       finite and above 0, also as a float32.
 /// @param zero_point  a value of q's dtype; the integer that stands for 0.
+/// @param num_threads 0 asks for as many as OpenMP would use. The result does not depend on it.
 /// @throws std::invalid_argument for dtypes, shapes or numbers that do not fit, and for a q that overlaps y or itself;
 ///         nothing has been written then.
-void quantize(const TensorView& y, const TensorView& q, double scale, int zero_point = 0);
+void quantize(const TensorView& y, const TensorView& q, double scale, int zero_point = 0, int num_threads = 0);
+
+/// The same with a scale and a zero point of their own for every channel, or along any axes.
+///
+/// @param scale       float16, bfloat16, float32 or float64; broadcasts against y by NumPy's rules; numbers as above.
+/// @param zero_point  q's dtype; broadcasts against y. Left out: 0.
+void quantize(const TensorView& y, const TensorView& q, const TensorView& scale, const TensorView& zero_point = {},
+              int num_threads = 0);
 
 }  // namespace anynorm::inline ANYNORM_ABI

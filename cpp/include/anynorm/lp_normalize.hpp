@@ -10,6 +10,12 @@ namespace anynorm::inline ANYNORM_ABI {
 struct LpNormalizeOptions {
     double p = 2;        ///< 1, 2 or infinity: sum(|x|), sqrt(sum(x^2)) or max(|x|)
     double eps = 1e-12;  ///< the least that is divided by; at least 0
+    /// bool; broadcasts against x. Elements where it is false are *excluded*: no norm sees them, nor their gradients,
+    /// as if x were 0 there. Without one, no element is.
+    TensorView where{};
+    /// What the result has at excluded elements: 0, the input there (x; grad_output of a gradient), or what its memory
+    /// holds.
+    Excluded excluded = Excluded::zero;
     /// 0 asks for as many threads as OpenMP would use. The result does not depend on it.
     int num_threads = 0;
 };
@@ -18,14 +24,14 @@ struct LpNormalizeOptions {
 ///
 /// Norms are accumulated in float64 in an order that depends neither on the threads nor on the other sets, so that
 /// squares of float32 cannot overflow. p = 2 is the engine's sum of squares and its bits are the same for AVX2, AVX-512
-/// and NEON; those of p = 1 and infinity are the same everywhere. Squares of float64 beyond 1e154 do overflow: the norm
-/// is infinite then and y is 0. A value that is not finite spoils its own set only.
+/// and NEON; those of p = 1 and infinity, and of calls with a mask, are the same everywhere. Squares of float64 beyond
+/// 1e154 do overflow: the norm is infinite then and y is 0. A value that is not finite spoils its own set only.
 ///
 /// @param x     float16, bfloat16, float32 or float64, rank 0 to 16, any strides; read only.
 /// @param y     any of the four dtypes, shape of x, any strides without overlap; may be x itself (same view).
 /// @param axes  the axes along which elements share a norm; none makes every element a set, all axes make one.
-/// @throws std::invalid_argument for shapes, dtypes, axes, p or eps that do not fit, and for a y that overlaps x or
-///         itself; nothing has been written then.
+/// @throws std::invalid_argument for shapes, dtypes, axes, p or eps that do not fit, and for a y that overlaps x, the
+///         mask or itself; nothing has been written then.
 ///
 /// Cost: reads x once for the norms and once more to write y (from cache where a set fits); extra memory below 1 % of
 /// x, or 24 bytes for each of the sets of 256 KB of x.

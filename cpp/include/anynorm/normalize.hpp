@@ -53,7 +53,7 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
 
 /// The gradients of a loss, each optional.
 struct Gradients {
-    /// Shape of x; any strides without overlap. May be grad_output or x itself (same view).
+    /// Shape of x; any strides without overlap. May be grad_output, x or grad_sum itself (same view).
     TensorView grad_input{};
     /// Of any shape that broadcasts against x by NumPy's rules: the gradients are summed over all other axes.
     TensorView grad_weight{}, grad_bias{};
@@ -73,6 +73,11 @@ struct NormalizeBackwardOptions {
     /// That of the forward call: grad_output is the gradient of its result, and x is what was normalized (the sum, if
     /// there was a residual, whose gradient is grad_input as well).
     Activation activation = Activation::none;
+    /// What else the loss says about x, where x is a sum that others read as well: added to grad_input, also at
+    /// elements that the selection excludes, unless those are kept. Shape of x, any dtype and strides; with grad_input,
+    /// which it may be (same view), and only then. The sum is taken in the compute type, float64 if this is, before it
+    /// is rounded to the dtype of grad_input.
+    TensorView grad_sum{};
     /// What becomes of grad_input at elements that the selection excludes. Parameters get nothing from them.
     Excluded excluded = Excluded::zero;
     int num_threads = 0;
@@ -82,7 +87,7 @@ struct NormalizeBackwardOptions {
 /// The gradients of normalize() for grad_output, the gradient of its result y. With xhat = (x - mean) * rstd and
 /// g = grad_output * weight, and the means taken over each set:
 ///
-///     grad_input  = rstd * (g - mean(g) - xhat * mean(g * xhat))
+///     grad_input  = rstd * (g - mean(g) - xhat * mean(g * xhat)) + grad_sum
 ///     grad_weight = sum(grad_output * xhat)        grad_bias = sum(grad_output)
 ///
 /// With an activation f, f'(xhat * weight + bias) * grad_output takes the place of grad_output, formed in cache of the

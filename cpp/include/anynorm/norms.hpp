@@ -108,10 +108,9 @@ struct BatchNormOptions {
 RunningUpdate batch_norm(const TensorView& x, const TensorView& y, const BatchNormOptions& options = {});
 
 // The gradients of each norm, for grad_output, the gradient of its y; see normalize_backward(). `options` are those of
-// the forward call, of which moments and momentum are not read, of fusion the activation alone, and bias is looked at
-// for its shape only unless there is an activation. `given` are
-// the moments that the forward call wrote, which need not be computed again then. grad_weight and grad_bias have the
-// shape of weight.
+// the forward call, of which moments and momentum are not read, of fusion the activation and grad_sum alone, and bias
+// is looked at for its shape only unless there is an activation. `given` are the moments that the forward call wrote,
+// which need not be computed again then. grad_weight and grad_bias have the shape of weight.
 
 void layer_norm_backward(const TensorView& grad_output, const TensorView& x, const Axes& axes,
                          const Gradients& gradients, const LayerNormOptions& options = {});

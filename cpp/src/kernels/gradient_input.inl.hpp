@@ -11,9 +11,9 @@ namespace {
 
 // ---- grad_input --------------------------------------------------------------------------------------------------
 
-/// Fewer than 16 results.
-template <class X, bool stat_varies, bool weight_varies>
-[[gnu::noinline]] void GradientInputTail(const X* x, const X* dy, X* dx, const Compute<X>* mean,
+/// Fewer than 16 results. `sum` is read where it `adds`.
+template <class X, bool stat_varies, bool weight_varies, bool adds>
+[[gnu::noinline]] void GradientInputTail(const X* x, const X* dy, const X* sum, X* dx, const Compute<X>* mean,
                                          const Compute<X>* slope, const Compute<X>* offset, const Compute<X>* rstd,
                                          const Compute<X>* weight, std::int64_t count) {
     using C = Compute<X>;
@@ -21,24 +21,26 @@ template <class X, bool stat_varies, bool weight_varies>
     const Pack<C> d = PackLoadN(x, count) - load(stat_varies, mean);
     const Pack<C> along = PackMulAdd(load(stat_varies, slope), d, load(stat_varies, offset));
     const Pack<C> scale = load(stat_varies, rstd) * load(weight_varies, weight);
-    PackStoreN(dx, count, PackMulAdd(scale, PackLoadN(dy, count), along));
+    const Pack<C> result = PackMulAdd(scale, PackLoadN(dy, count), along);
+    PackStoreN(dx, count, adds ? result + PackLoadN(sum, count) : result);
 }
 
-/// Statistics and weight each vary along the row or are constant on it.
-template <class X, bool stat_varies, bool weight_varies>
+/// Statistics and weight each vary along the row or are constant on it; what is in `sum` is added if it `adds`.
+template <class X, bool stat_varies, bool weight_varies, bool adds>
 struct GradientInputRow {
     using C = Compute<X>;
-    const X *x, *dy;
+    const X *x, *dy, *sum;
     X* y;  ///< grad_input
     const C *mean, *slope, *offset, *rstd, *weight;
     std::int64_t ahead;
     Pack<C> row_mean, row_slope, row_offset, row_rstd, row_weight, row_scale;
 
-    [[gnu::always_inline]] GradientInputRow(const X* x_at, const X* dy_at, X* to, const C* mean_at, const C* slope_at,
-                                            const C* offset_at, const C* rstd_at, const C* weight_at,
+    [[gnu::always_inline]] GradientInputRow(const X* x_at, const X* dy_at, const X* sum_at, X* to, const C* mean_at,
+                                            const C* slope_at, const C* offset_at, const C* rstd_at, const C* weight_at,
                                             std::int64_t distance)
         : x(x_at),
           dy(dy_at),
+          sum(sum_at),
           y(to),
           mean(mean_at),
           slope(slope_at),
@@ -61,7 +63,8 @@ struct GradientInputRow {
         const Pack<C> scale = !stat_varies && !weight_varies ? row_scale
                                                              : (stat_varies ? PackLoad(rstd + i) : row_rstd) *
                                                                    (weight_varies ? PackLoad(weight + i) : row_weight);
-        return PackMulAdd(scale, PackLoad(dy + i), along);
+        const Pack<C> result = PackMulAdd(scale, PackLoad(dy + i), along);
+        return adds ? result + PackLoad(sum + i) : result;
     }
 
     /// The results of fewer than 16 elements from i on.
@@ -73,13 +76,15 @@ struct GradientInputRow {
         const Pack<C> scale = !stat_varies && !weight_varies
                                   ? row_scale
                                   : load(stat_varies, rstd, row_rstd) * load(weight_varies, weight, row_weight);
-        return PackMulAdd(scale, PackLoadN(dy + i, count), along);
+        const Pack<C> result = PackMulAdd(scale, PackLoadN(dy + i, count), along);
+        return adds ? result + PackLoadN(sum + i, count) : result;
     }
 
     /// Writes 16 elements, where streaming past the caches.
     template <bool stream>
     [[gnu::always_inline]] void Store(std::int64_t i) const {
         __builtin_prefetch(dy + i + ahead);
+        if constexpr (adds) __builtin_prefetch(sum + i + ahead);
         if constexpr (stream) {
             PackStream(y + i, Results(i));
         } else {
@@ -93,13 +98,14 @@ struct GradientInputRow {
         if (i == n) return;
         const std::int64_t s = stat_varies ? i : 0;
         // Not a method: the address of *this must not escape, or all of it lives in memory instead of registers.
-        GradientInputTail<X, stat_varies, weight_varies>(x + i, dy + i, y + i, mean + s, slope + s, offset + s,
-                                                         rstd + s, weight + (weight_varies ? i : 0), n - i);
+        GradientInputTail<X, stat_varies, weight_varies, adds>(x + i, dy + i, sum + (adds ? i : 0), y + i, mean + s,
+                                                               slope + s, offset + s, rstd + s,
+                                                               weight + (weight_varies ? i : 0), n - i);
     }
 };
 
 /// grad_input of rows. grad_output is read so many elements ahead.
-template <bool stream, class X, bool stat_varies, bool weight_varies>
+template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
 [[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, std::int64_t ahead,
                                          LineWriter<X>& writer) {
     // Copies, which no store can change.
@@ -107,8 +113,8 @@ template <bool stream, class X, bool stat_varies, bool weight_varies>
     LineWriter<X> lines = writer;
     for (std::int64_t r = 0; r < args.rows; ++r) {
         const std::int64_t stat = r * args.stat_row;
-        const GradientInputRow<X, stat_varies, weight_varies> row(
-            args.x + r * args.x_row, args.grad_output + r * args.grad_output_row,
+        const GradientInputRow<X, stat_varies, weight_varies, adds> row(
+            args.x + r * args.x_row, args.grad_output + r * args.grad_output_row, args.grad_sum + r * args.grad_sum_row,
             args.grad_input + r * args.grad_input_row, args.mean + stat, args.slope + stat, args.offset + stat,
             args.rstd + stat, args.weight + r * args.weight_row, ahead);
         if constexpr (stream) {
@@ -121,20 +127,26 @@ template <bool stream, class X, bool stat_varies, bool weight_varies>
 }
 
 /// grad_input of every row.
-template <class X, bool stat_varies, bool weight_varies>
-void GradientInput(const GradientInputArgs<X>& args) noexcept {
+template <class X, bool stat_varies, bool weight_varies, bool adds>
+void GradientInputOf(const GradientInputArgs<X>& args) {
     constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
     LineBuffer<X> buffer;
     LineWriter<X> lines(buffer, args.grad_input_row == args.n);
     if constexpr (has_streams) {
         if (StreamedRows(args.stream, args.grad_input, args.grad_input_row, args.n)) {
-            GradientInputRows<true, X, stat_varies, weight_varies>(args, ahead, lines);
+            GradientInputRows<true, X, stat_varies, weight_varies, adds>(args, ahead, lines);
             lines.Close();
             StreamFence();
             return;
         }
     }
-    GradientInputRows<false, X, stat_varies, weight_varies>(args, ahead, lines);
+    GradientInputRows<false, X, stat_varies, weight_varies, adds>(args, ahead, lines);
+}
+
+template <class X, bool stat_varies, bool weight_varies>
+void GradientInput(const GradientInputArgs<X>& args) noexcept {
+    if (args.grad_sum == nullptr) return GradientInputOf<X, stat_varies, weight_varies, false>(args);
+    GradientInputOf<X, stat_varies, weight_varies, true>(args);
 }
 
 }  // namespace

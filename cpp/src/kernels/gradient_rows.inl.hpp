@@ -181,21 +181,50 @@ struct GradientRowSums {
     }
 };
 
+/// grad_input of a row, and what is added to it: a pointer that may be null, since twice as many loops as these would
+/// be compiled for a branch that is always foreseen.
+template <class X, bool weight_varies>
+struct GradientResultsRow : GradientInputRow<X, false, weight_varies, false> {
+    using C = Compute<X>;
+    using Row = GradientInputRow<X, false, weight_varies, false>;
+    const X* added;
+
+    [[gnu::always_inline]] GradientResultsRow(const Row& row, const X* grad_sum) : Row(row) { added = grad_sum; }
+
+    [[gnu::always_inline]] Pack<C> Results(std::int64_t i) const {
+        const Pack<C> result = Row::Results(i);
+        return added == nullptr ? result : result + PackLoad(added + i);
+    }
+    [[gnu::always_inline]] Pack<C> ResultsN(std::int64_t i, std::int64_t count) const {
+        const Pack<C> result = Row::ResultsN(i, count);
+        return added == nullptr ? result : result + PackLoadN(added + i, count);
+    }
+    template <bool stream>
+    [[gnu::always_inline]] void Store(std::int64_t i) const {
+        if constexpr (stream) {
+            PackStream(this->y + i, Results(i));
+        } else {
+            PackStore(this->y + i, Results(i));
+        }
+    }
+};
+
 /// grad_input of rows that have their coefficients, a row at a time.
 template <class X, bool stream, bool weight_varies>
 class GradientResults {
   public:
     using C = Compute<X>;
-    using Row = GradientInputRow<X, false, weight_varies>;
+    using Row = GradientResultsRow<X, weight_varies>;
 
     GradientResults(const GradientRowsArgs<X>& args, LineBuffer<X>& buffer)
         : args_(args), lines_(buffer, args.grad_input_row == args.n) {}
 
     Row RowOf(const GradientGroup<C>& group, std::int64_t r) const {
         const std::int64_t row = group.first + r;
-        return Row(args_.x + row * args_.x_row, args_.grad_output + row * args_.grad_output_row,
-                   args_.grad_input + row * args_.grad_input_row, group.mean + r, group.slope + r, group.offset + r,
-                   group.scale + r, weight_varies ? args_.weight + row * args_.weight_row : &one_, 0);
+        return Row({args_.x + row * args_.x_row, args_.grad_output + row * args_.grad_output_row, nullptr,
+                    args_.grad_input + row * args_.grad_input_row, group.mean + r, group.slope + r, group.offset + r,
+                    group.scale + r, weight_varies ? args_.weight + row * args_.weight_row : &one_, 0},
+                   args_.grad_sum == nullptr ? nullptr : args_.grad_sum + row * args_.grad_sum_row);
     }
     /// Returns where whole packs begin.
     [[gnu::always_inline]] std::int64_t BeginRow(const Row& row) {
@@ -205,24 +234,13 @@ class GradientResults {
             return 0;
         }
     }
-    [[gnu::always_inline]] static void StorePack(const Row& row, std::int64_t i) {
-        if constexpr (stream) {
-            PackStream(row.y + i, row.Results(i));
-        } else {
-            PackStore(row.y + i, row.Results(i));
-        }
-    }
     /// Writes the elements from i on.
     [[gnu::always_inline]] void EndRow(const Row& row, std::int64_t i) {
         if constexpr (stream) {
             lines_.End(row, i, args_.n);
         } else {
-            for (; i + pack_size <= args_.n; i += pack_size) StorePack(row, i);
-            if (i < args_.n) {
-                GradientInputTail<X, false, weight_varies>(row.x + i, row.dy + i, row.y + i, row.mean, row.slope,
-                                                           row.offset, row.rstd, row.weight + (weight_varies ? i : 0),
-                                                           args_.n - i);
-            }
+            for (; i + pack_size <= args_.n; i += pack_size) row.template Store<false>(i);
+            if (i < args_.n) PackStoreN(row.y + i, args_.n - i, row.ResultsN(i, args_.n - i));
         }
     }
     /// Writes the rows of a group from row `r` on.
@@ -267,7 +285,7 @@ template <class X, int abreast, bool stream, bool weight_varies, bool parameters
             sums.Add(pack * pack_size, x_ahead, dy_ahead);
             ANYNORM_UNROLL for (int each = 0; each < abreast; ++each) {
                 if (i + pack_size > n) break;
-                results.StorePack(row, i);
+                row.template Store<stream>(i);
                 i += pack_size;
             }
         }

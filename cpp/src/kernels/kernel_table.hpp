@@ -139,6 +139,9 @@ struct GradientInputArgs {
     std::int64_t x_row, grad_output_row, grad_input_row, stat_row, weight_row;
     /// grad_input is not needed soon: write it past the caches.
     bool stream;
+    /// If given, added before the result is rounded; may be grad_input.
+    const X* grad_sum = nullptr;
+    std::int64_t grad_sum_row = 0;
 };
 
 /// Gradients of `rows` sets, each a row of `n` elements with stride 1: for every row its sums, which give its slope and
@@ -157,6 +160,8 @@ struct GradientRowsArgs {
     bool center, frozen, stream;
     double *s1, *s2;                  ///< where the sums of each row go, or nullptr
     double *bias_sums, *weight_sums;  ///< n of each, to which those of the rows are added
+    const X* grad_sum = nullptr;      ///< as of GradientInputArgs
+    std::int64_t grad_sum_row = 0;
 };
 
 /// How results of the compute type C become 8 bits: round(y / scale), at least `low` and at most `high`, plus

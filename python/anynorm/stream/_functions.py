@@ -11,11 +11,13 @@ from typing import Any, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from anynorm._merge import positive_axes
+from anynorm._merge import cells, positive_axes
 from anynorm._moments import Axis, Moments
+from anynorm._shared import Excluded, NanPolicy
 from anynorm.functional import moments as moments_of
 from anynorm.stream._output import open_output, open_result
 from anynorm.stream._passes import Job, Normalizer, Path, Progress, sum_up
+from anynorm.stream._selected import Selection
 from anynorm.stream._sources import Array, Chunks, named, open_source
 
 CHUNK_BYTES = 16 << 20
@@ -30,6 +32,11 @@ def moments(
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    nan_policy: NanPolicy = "propagate",
 ) -> Moments:
     """Compute the moments of data larger than memory, in one read.
 
@@ -45,7 +52,8 @@ def moments(
     statistics : path, optional
         A file to save the moments to while they are being summed, for a file or an array. If it is there, with
         statistics of the same data (shape, dtype, size, time of the last change, a sample of the bytes), the sum goes
-        on from there; `load_moments` reads it when it is finished.
+        on from there; `load_moments` reads it when it is finished. It also remembers the axes, a hash of labels, mask
+        and weights, and `nan_policy`.
     chunk_bytes : int, default 16 MiB
         How much is read at a time.
     progress : bool or callable, optional
@@ -53,6 +61,11 @@ def moments(
         all bytes (0 where the number is not known), which is called after every chunk.
     num_threads : int, optional
         As in `anynorm.moments`. The result does not depend on it.
+    labels, num_groups, where, sample_weight : optional
+        As in `anynorm.moments`: arrays or memory maps along all of the data, of which each block reads its part. Chunks
+        have as many rows together as `labels` has. Without `num_groups` the largest label is looked for first.
+    nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+        As in `anynorm.moments`. "raise" does so at the first block that has NaN.
 
     Returns
     -------
@@ -85,20 +98,34 @@ def moments(
     ...         yield np.arange(start, start + 100, dtype=np.float64)
     >>> anynorm.stream.moments(chunks())
     Moments(shape=(), count=1000., mean=499.5, m2=83333250.)
+
+    Of each label:
+
+    >>> anynorm.stream.moments(chunks(), labels=np.arange(1_000) % 2).mean
+    array([499., 500.])
     """
     caller = "stream.moments"
-    with _job(source, axis, chunk_bytes, progress, num_threads, caller) as job, named(caller):
+    selection = {"labels": labels, "num_groups": num_groups, "where": where, "sample_weight": sample_weight}
+    selection["nan_policy"] = nan_policy
+    with _job(source, axis, chunk_bytes, progress, num_threads, caller, selection) as job, named(caller):
         if job.source.shape[0] < 0 and 0 not in job.axes:
             if statistics is not None:
                 raise ValueError("expected a file or an array with statistics, got an iterable of chunks")
-            with job.blocks("statistics") as blocks:
-                parts = [
-                    moments_of(block.data, job.axes, keepdims=keepdims, num_threads=num_threads)._cells
-                    for block in blocks
-                ]
-            fields = ("count", "mean", "m2", "mean_low")
-            return Moments._wrap(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+            return _of_chunks(job, keepdims)
         return sum_up(job, statistics).moments(job.source.order, job.axes, keepdims, center=True)
+
+
+def _of_chunks(job: Job, keepdims: bool) -> Moments:
+    """Moments of sets that each lie within a chunk, and of which only the end of the chunks says how many there are."""
+    with job.blocks("statistics") as blocks:
+        parts = [
+            moments_of(
+                block.data, job.axes, keepdims=keepdims, num_threads=job.num_threads, **job.selection.of(block.index)
+            )._cells.arrays()
+            for block in blocks
+        ]
+    rows = 0 if job.selection.groups is None else 1
+    return Moments._of(cells({name: np.concatenate([part[name] for part in parts], rows) for name in parts[0]}))
 
 
 def normalize(
@@ -116,6 +143,12 @@ def normalize(
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Array:
     """Normalize data larger than memory along `axis` into a .npy file.
 
@@ -147,6 +180,10 @@ def normalize(
         As for `moments`; called for each of the passes.
     num_threads : int, optional
         As in `anynorm.normalize`. The result does not depend on it.
+    labels, num_groups, where, sample_weight, nan_policy : optional
+        As for `moments`.
+    excluded : {"zero", "input", "keep"}, default "zero"
+        What the result has at elements that are in no set: 0, the input there, or what an array `out` holds already.
 
     Returns
     -------
@@ -164,7 +201,8 @@ def normalize(
 
     Notes
     -----
-    Two passes, or one where every set lies within a chunk; the bits are those of `anynorm.normalize` then. Otherwise
+    Two passes, or one where every set lies within a chunk; the bits are those of `anynorm.normalize` then, but with
+    labels, whose sums depend on what else there is. Otherwise
     they are those of `anynorm.normalize` with the moments of the first pass. Memory as for `moments`, and `chunk_bytes`
     for results.
 
@@ -182,9 +220,13 @@ def normalize(
      [ 1.  1.]]
     """
     caller = "stream.normalize"
-    with _job(source, axis, chunk_bytes, progress, num_threads, caller) as job, named(caller):
+    selection = {"labels": labels, "num_groups": num_groups, "where": where, "sample_weight": sample_weight}
+    selection["nan_policy"] = nan_policy
+    with _job(source, axis, chunk_bytes, progress, num_threads, caller, selection) as job, named(caller):
         _check_output(source, out, statistics, job)
-        parameters = {"weight": weight, "bias": bias, "eps": eps, "center": center}
+        if excluded == "keep" and not isinstance(out, np.ndarray):
+            raise ValueError("expected excluded to be 'zero' or 'input' for a new file, got 'keep'")
+        parameters = {"weight": weight, "bias": bias, "eps": eps, "center": center, "excluded": excluded}
         normalizer = _prepared(job, parameters, moments, dtype, statistics)
         if isinstance(out, np.ndarray) and dtype is not None and out.dtype != normalizer.dtype:
             raise TypeError(f"expected out of dtype {normalizer.dtype}, got {out.dtype}")
@@ -209,6 +251,12 @@ def normalize_chunks(
     moments: Moments | None = None,
     dtype: npt.DTypeLike | None = None,
     num_threads: SupportsIndex | None = None,
+    labels: npt.ArrayLike | None = None,
+    num_groups: SupportsIndex | None = None,
+    where: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    excluded: Excluded = "zero",
+    nan_policy: NanPolicy = "propagate",
 ) -> Iterator[Array]:
     """Normalize chunks as if they were one array, and yield the results.
 
@@ -230,6 +278,10 @@ def normalize_chunks(
         Of the results; that of the chunks by default.
     num_threads : int, optional
         As in `anynorm.normalize`.
+    labels, num_groups, where, sample_weight, nan_policy : optional
+        As for `moments`.
+    excluded : {"zero", "input"}, default "zero"
+        What the result has at elements that are in no set: 0, or the input there.
 
     Returns
     -------
@@ -253,19 +305,39 @@ def normalize_chunks(
     with named(caller):
         if isinstance(chunks, str | os.PathLike | np.ndarray):  # their blocks are those of memory
             raise TypeError(f"expected an iterable of chunks, got {type(chunks).__name__}")
-        job = _job(chunks, axis, CHUNK_BYTES, False, num_threads, caller)
-        parameters = {"weight": weight, "bias": bias, "eps": eps, "center": center}
+        if excluded == "keep":
+            raise ValueError("expected excluded to be 'zero' or 'input' for new arrays, got 'keep'")
+        selection = {"labels": labels, "num_groups": num_groups, "where": where, "sample_weight": sample_weight}
+        selection["nan_policy"] = nan_policy
+        job = _job(chunks, axis, CHUNK_BYTES, False, num_threads, caller, selection)
+        parameters = {"weight": weight, "bias": bias, "eps": eps, "center": center, "excluded": excluded}
         normalizer = _prepared(job, parameters, moments, dtype, None)
         _first_pass(job, normalizer, moments, None, center)
-    return (normalizer.result(block) for block in job.source.blocks())
+    return _results(job, normalizer, caller)
+
+
+def _results(job: Job, normalizer: Normalizer, caller: str) -> Iterator[Array]:
+    with named(caller), job.blocks("normalizing") as blocks:
+        for block in blocks:
+            yield normalizer.result(block)
 
 
 def _job(
-    source: Any, axis: Axis | None, chunk_bytes: int, progress: Progress, num_threads: SupportsIndex | None, caller: str
+    source: Any,
+    axis: Axis | None,
+    chunk_bytes: int,
+    progress: Progress,
+    num_threads: SupportsIndex | None,
+    caller: str,
+    selection: dict[str, Any],
 ) -> Job:
     data = open_source(source, chunk_bytes, caller)
     try:
-        return Job(data, positive_axes(caller, axis, len(data.order)), chunk_bytes, progress, num_threads)
+        axes, rank = positive_axes(caller, axis, len(data.order)), len(data.order)
+        shape = tuple(data.shape[data.order.index(axis)] for axis in range(rank))
+        with named(caller):
+            selected = Selection(caller, shape, data.order, axes, **selection)
+        return Job(data, axes, chunk_bytes, progress, num_threads, selected)
     except BaseException:
         data.close()
         raise

@@ -15,10 +15,12 @@ import numpy.typing as npt
 from anynorm._merge import Cells
 from anynorm._moments import Moments
 from anynorm._progress import ByteProgress, Report
+from anynorm._shared import Excluded
 from anynorm.functional import moments as moments_of
 from anynorm.functional import normalize as normalize_one
 from anynorm.stream._accumulator import Accumulator
 from anynorm.stream._interrupts import Uninterrupted
+from anynorm.stream._selected import Selection
 from anynorm.stream._slabs import broadcast_index
 from anynorm.stream._sources import Array, Block, Source
 from anynorm.stream._statistics_file import StatisticsFile
@@ -36,6 +38,7 @@ class Job:
     chunk_bytes: int
     progress: Progress
     num_threads: SupportsIndex | None
+    selection: Selection
 
     def __enter__(self) -> Self:
         return self
@@ -61,24 +64,35 @@ class Job:
 
             def counted() -> Iterator[Block]:
                 bar.done(start * size)
+                rows = 0
                 for block in self.source.blocks(start):
                     yield block
+                    rows = block.index[0].stop
+                    self.selection.forget()
                     bar.done(block.done * size)
+                if self.source.shape[0] < 0:
+                    self.selection.check_rows(rows)
 
             yield counted()
 
 
 def sum_up(job: Job, statistics: Path | None) -> Accumulator:
     """The first pass: the moments of all sets, with those of an earlier run if there is a file of them."""
-    source, axes = job.source, job.ordered_axes
-    total = Accumulator(tuple(1 if axis in axes else n for axis, n in enumerate(source.shape)))
+    source, axes, selection = job.source, job.ordered_axes, job.selection
+    total = Accumulator(
+        tuple(1 if axis in axes else n for axis, n in enumerate(source.shape)),
+        groups=selection.groups,
+        uneven=selection.uneven,
+        weighted=selection.weighted,
+    )
     file, start = None, 0
     if statistics is not None:
         identity = source.identity()
         if identity is None:
             raise ValueError("expected a file or an array with statistics, got an iterable of chunks")
         about = {"shape": list(job.shape), "dtype": source.dtype.name, "axis": list(job.axes)}
-        file = StatisticsFile(statistics, about | {"order": list(source.order)} | identity, job.chunk_bytes)
+        about |= {"order": list(source.order)} | identity | selection.identity()
+        file = StatisticsFile(statistics, about, job.chunk_bytes)
         start = file.resume(total)
 
     def save(done: int) -> None:
@@ -94,7 +108,8 @@ def sum_up(job: Job, statistics: Path | None) -> Accumulator:
     try:
         with job.blocks("statistics", start) as blocks:
             for block in blocks:
-                part = moments_of(block.data, axes, keepdims=True, num_threads=job.num_threads)
+                options = selection.of(block.index)
+                part = moments_of(block.data, axes, keepdims=True, num_threads=job.num_threads, **options)
                 where = tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(block.index))
                 with Uninterrupted():
                     consistent = False
@@ -116,6 +131,7 @@ class Parameters(TypedDict):
     bias: npt.ArrayLike | None
     eps: float
     center: bool
+    excluded: Excluded
 
 
 class Normalizer:
@@ -126,13 +142,13 @@ class Normalizer:
         self._job = job
         self._rank = len(job.source.order)
         self._options: dict[str, Any] = {"eps": parameters["eps"], "center": parameters["center"]}
-        self._options["num_threads"] = job.num_threads
+        self._options |= {"num_threads": job.num_threads, "excluded": parameters["excluded"]}
         self._weight = self._placed("weight", parameters["weight"])
         self._bias = self._placed("bias", parameters["bias"])
         self._cells = None if moments is None else self._placed_moments(moments)
         one = np.zeros((1,) * self._rank, job.source.dtype)
         first = (slice(0, 1),) * self._rank
-        self.dtype = self._normalized(Block(first, one, 1), dtype=dtype).dtype
+        self.dtype = self._normalized(Block(first, one, 1), first=True, dtype=dtype).dtype
 
     def use(self, total: Accumulator, center: bool) -> None:
         """Take the moments of the first pass."""
@@ -147,13 +163,16 @@ class Normalizer:
         """Return the result of a block in a new array."""
         return self._normalized(block, dtype=self.dtype)
 
-    def _normalized(self, block: Block, **where: Any) -> Array:
+    def _normalized(self, block: Block, first: bool = False, **where: Any) -> Array:
         options: dict[str, Any] = {}
+        if not first:
+            options |= self._job.selection.of(block.index, weights=self._cells is None)
         for name, parameter in (("weight", self._weight), ("bias", self._bias)):
             if parameter is not None:
                 options[name] = parameter[broadcast_index(parameter.shape, block.index)]
-        if self._cells is not None:
-            index = broadcast_index(self._cells.count.shape, block.index)
+        if self._cells is not None and not (first and self._job.selection.groups is not None):
+            lead = self._cells.count.ndim - self._rank
+            index = (slice(None),) * lead + broadcast_index(self._cells.count.shape[lead:], block.index)
             options["moments"] = Moments._of(self._cells.map(lambda array: array[index]))
         y: Array = normalize_one(block.data, self._job.ordered_axes, **self._options, **options, **where)
         return y
@@ -173,11 +192,14 @@ class Normalizer:
     def _placed_moments(self, moments: Moments) -> Cells:
         if not isinstance(moments, Moments):
             raise TypeError(f"expected moments of type anynorm.Moments, got {type(moments).__name__}")
-        shape = tuple(1 if axis in self._job.axes else n for axis, n in enumerate(self._job.shape))
-        kept = tuple(n for axis, n in enumerate(self._job.shape) if axis not in self._job.axes)
+        groups = self._job.selection.groups
+        lead = () if groups is None else (groups,)
+        shape = lead + tuple(1 if axis in self._job.axes else n for axis, n in enumerate(self._job.shape))
+        kept = lead + tuple(n for axis, n in enumerate(self._job.shape) if axis not in self._job.axes)
         if -1 in shape or moments.shape not in (shape, kept):
             raise ValueError(f"expected moments of shape {_text(kept)}, got {moments.shape}")
-        return moments._cells.map(lambda array: array.reshape(shape).transpose(self._job.source.order))
+        order = (*range(len(lead)), *(axis + len(lead) for axis in self._job.source.order))
+        return moments._cells.map(lambda array: array.reshape(shape).transpose(order))
 
 
 def _text(shape: tuple[int, ...]) -> str:

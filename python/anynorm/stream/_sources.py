@@ -92,7 +92,7 @@ class ArraySource(Source):
         for slab in self._cut.slabs():
             if slab.start >= start:
                 yield Block(slab.index, self._ordered[slab.index], slab.start + slab.size)
-                self._forget()
+                forget(self._array)
 
     def splits(self, axes: tuple[int, ...]) -> bool:
         return self._cut.splits(axes)
@@ -107,15 +107,6 @@ class ArraySource(Source):
         if file is not None:
             found |= _stamp(Path(file).stat())
         return found
-
-    def _forget(self) -> None:
-        """Unmap the pages that were read, or the whole file would count as memory of this process in the end."""
-        owner = getattr(self._array, "_mmap", None)
-        # Not with mode "c", which keeps its changes in these pages.
-        if owner is not None and getattr(self._array, "mode", "") in ("r", "r+") and hasattr(owner, "madvise"):
-            import mmap
-
-            owner.madvise(mmap.MADV_DONTNEED)
 
 
 class FileSource(Source):
@@ -257,6 +248,16 @@ def named(caller: str) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         text = str(error).removeprefix("moments: ").removeprefix("normalize: ")  # of the call in memory
         raise type(error)(text if text.startswith(caller) else f"{caller}: {text}") from None
+
+
+def forget(array: Array) -> None:
+    """Unmap the pages of a map that were read, or the whole file would count as memory of this process in the end."""
+    owner = getattr(array, "_mmap", None)
+    # Not with mode "c", which keeps its changes in these pages.
+    if owner is not None and getattr(array, "mode", "") in ("r", "r+") and hasattr(owner, "madvise"):
+        import mmap
+
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _cut(shape: tuple[int, ...], dtype: np.dtype[Any], chunk_bytes: int) -> Cut:

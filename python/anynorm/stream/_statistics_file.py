@@ -88,7 +88,7 @@ class StatisticsFile:
         arrays = _read(self._path)
         about = _about(arrays)
         belongs = about.get("data", {})
-        other = [name for name, value in self._data.items() if belongs.get(name) != value]
+        other = [name for name in {**self._data, **belongs} if belongs.get(name) != self._data.get(name)]
         if other:
             raise ValueError(
                 f"expected statistics of this data, got {self._path} of other data (its {', '.join(other)} differ):"

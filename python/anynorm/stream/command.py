@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -42,6 +42,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     option("--axis", type=axis, required=True, metavar="AXES", help="the axes to reduce: 0, or 0,2, or all; --axis=-1")
     option("--chunk-bytes", type=size, default=CHUNK_BYTES, metavar="N", help="read at a time (default: 16M)")
     option("--num-threads", type=int, metavar="N", help="default: as OpenMP would")
+    option("--labels", type=Path, metavar="IDS.npy", help="sets by label, along the reduced axes; below 0: in no set")
+    option("--where", type=Path, metavar="MASK.npy", help="what counts; broadcasts against the data")
+    option("--sample-weight", type=Path, metavar="W.npy", help="how much each counts, along the reduced axes")
+    option("--nan-policy", choices=("propagate", "omit", "raise"), default="propagate", help="what NaN does")
     option("--progress", action=argparse.BooleanOptionalAction, help="a bar on stderr; on a terminal by default")
 
 
@@ -66,6 +70,7 @@ def add_normalize_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="of the result (default: of the input)"
     )
+    option("--excluded", choices=("zero", "input"), default="zero", help="what elements in no set become")
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--statistics", type=Path, metavar="STATS.npz",
                        help="save the statistics while they are summed; if they are there, go on with them")  # fmt: skip
@@ -83,6 +88,13 @@ def run_normalize(options: argparse.Namespace) -> int:
     return _reported(options, options.statistics, lambda: _normalize(options))
 
 
+def _selection(options: argparse.Namespace) -> dict[str, Any]:
+    """Map the files that say which elements are in which set."""
+    files = {"labels": options.labels, "where": options.where, "sample_weight": options.sample_weight}
+    arrays = {name: np.load(path, mmap_mode="r") for name, path in files.items() if path is not None}
+    return {**arrays, "nan_policy": options.nan_policy}
+
+
 def _sum(options: argparse.Namespace) -> None:
     stream.moments(
         options.input,
@@ -91,6 +103,7 @@ def _sum(options: argparse.Namespace) -> None:
         chunk_bytes=options.chunk_bytes,
         progress=options.progress,
         num_threads=options.num_threads,
+        **_selection(options),
     )
 
 
@@ -109,6 +122,8 @@ def _normalize(options: argparse.Namespace) -> None:
         chunk_bytes=options.chunk_bytes,
         progress=options.progress,
         num_threads=options.num_threads,
+        excluded=options.excluded,
+        **_selection(options),
     )
 
 
