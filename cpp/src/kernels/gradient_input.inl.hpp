@@ -31,12 +31,12 @@ struct GradientInputRow {
     const X *x, *dy;
     X* y;  ///< grad_input
     const C *mean, *slope, *offset, *rstd, *weight;
-    std::int64_t ahead;
+    std::int64_t ahead, x_ahead;
     Pack<C> row_mean, row_slope, row_offset, row_rstd, row_weight, row_scale;
 
     [[gnu::always_inline]] GradientInputRow(const X* x_at, const X* dy_at, X* to, const C* mean_at, const C* slope_at,
                                             const C* offset_at, const C* rstd_at, const C* weight_at,
-                                            std::int64_t distance)
+                                            std::int64_t distance, std::int64_t x_distance)
         : x(x_at),
           dy(dy_at),
           y(to),
@@ -46,6 +46,7 @@ struct GradientInputRow {
           rstd(rstd_at),
           weight(weight_at),
           ahead(distance),
+          x_ahead(x_distance),
           row_mean(PackSet(stat_varies ? C(0) : *mean_at)),
           row_slope(PackSet(stat_varies ? C(0) : *slope_at)),
           row_offset(PackSet(stat_varies ? C(0) : *offset_at)),
@@ -80,6 +81,7 @@ struct GradientInputRow {
     template <bool stream>
     [[gnu::always_inline]] void Store(std::int64_t i) const {
         __builtin_prefetch(dy + i + ahead);
+        __builtin_prefetch(x + i + x_ahead);
         if constexpr (stream) {
             PackStream(y + i, Results(i));
         } else {
@@ -98,10 +100,10 @@ struct GradientInputRow {
     }
 };
 
-/// grad_input of rows. grad_output is read so many elements ahead.
+/// grad_input of rows, of one block. grad_output is read so many elements ahead, and x where it is not in L1.
 template <bool stream, class X, bool stat_varies, bool weight_varies>
 [[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, std::int64_t ahead,
-                                         LineWriter<X>& writer) {
+                                         LineWriter<X>& writer, std::int64_t x_ahead = 0) {
     // Copies, which no store can change.
     const GradientInputArgs<X> args = operands;
     LineWriter<X> lines = writer;
@@ -110,7 +112,7 @@ template <bool stream, class X, bool stat_varies, bool weight_varies>
         const GradientInputRow<X, stat_varies, weight_varies> row(
             args.x + r * args.x_row, args.grad_output + r * args.grad_output_row,
             args.grad_input + r * args.grad_input_row, args.mean + stat, args.slope + stat, args.offset + stat,
-            args.rstd + stat, args.weight + r * args.weight_row, ahead);
+            args.rstd + stat, args.weight + r * args.weight_row, ahead, x_ahead);
         if constexpr (stream) {
             lines.End(row, lines.Begin(row, args.n), args.n);
         } else {
@@ -120,21 +122,36 @@ template <bool stream, class X, bool stat_varies, bool weight_varies>
     writer = lines;
 }
 
-/// grad_input of every row.
-template <class X, bool stat_varies, bool weight_varies>
-void GradientInput(const GradientInputArgs<X>& args) noexcept {
+/// grad_input of every row of every block.
+template <bool stream, class X, bool stat_varies, bool weight_varies>
+void GradientInputBlocks(GradientInputArgs<X> args) {
     constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
     LineBuffer<X> buffer;
     LineWriter<X> lines(buffer, args.grad_input_row == args.n);
+    for (std::int64_t block = 0; block < args.blocks; ++block) {
+        GradientInputRows<stream, X, stat_varies, weight_varies>(args, ahead, lines, ahead);
+        if constexpr (stream) lines.Close();
+        args.x += args.x_block;
+        args.grad_output += args.grad_output_block;
+        args.grad_input += args.grad_input_block;
+        args.mean += args.stat_block;
+        args.slope += args.stat_block;
+        args.offset += args.stat_block;
+        args.rstd += args.stat_block;
+        args.weight += args.weight_block;
+    }
+    // Once for all blocks: what comes after it waits until the last line is on its way.
+    if constexpr (stream) StreamFence();
+}
+
+template <class X, bool stat_varies, bool weight_varies>
+void GradientInput(const GradientInputArgs<X>& args) noexcept {
     if constexpr (has_streams) {
         if (StreamedRows(args.stream, args.grad_input, args.grad_input_row, args.n)) {
-            GradientInputRows<true, X, stat_varies, weight_varies>(args, ahead, lines);
-            lines.Close();
-            StreamFence();
-            return;
+            return GradientInputBlocks<true, X, stat_varies, weight_varies>(args);
         }
     }
-    GradientInputRows<false, X, stat_varies, weight_varies>(args, ahead, lines);
+    GradientInputBlocks<false, X, stat_varies, weight_varies>(args);
 }
 
 }  // namespace
