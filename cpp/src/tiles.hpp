@@ -61,6 +61,7 @@ class Tiles {
     /// Tiles of several blocks where the operands allow it, for kernels that know how to walk them.
     void take_blocks() { one_block_ = false; }
     void set_target(Operand operand) {
+        has_target_ = true;
         target_ = operand;
         target_along_ = along(operand);
     }
@@ -68,7 +69,9 @@ class Tiles {
     /// Whether an operand varies along the rows of the tiles.
     bool varies(Operand operand) const { return inner_.total > 1 && !along(operand).constant(inner_); }
     /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
-    bool target_repeats() const { return varies(target_) && !target_along_.contiguous(inner_); }
+    bool target_repeats() const {
+        return has_target_ && varies(target_) && !target_along_.contiguous(inner_);
+    }
     bool output_direct() const { return output_.direct; }
     int coefficients() const { return coefficient_count_; }
 
@@ -221,7 +224,7 @@ class Tiles {
     Loop rows_{1, false, {}}, blocks_{1, false, {}};
     int outside_, first_inner_ = 0;  // loops of the nest
     int input_count_ = 0, coefficient_count_ = 0;
-    bool one_row_ = false, one_block_ = true;
+    bool one_row_ = false, one_block_ = true, has_target_ = false;
     Operand target_ = op_x;
     Along target_along_;
     Source inputs_[Tile<A>::max_inputs], output_{{}, op_x, false};
