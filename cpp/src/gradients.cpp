@@ -25,27 +25,6 @@ constexpr std::int64_t wide_piece_bytes = 1024 * 1024;
 constexpr std::int64_t enough_groups = 8;
 constexpr std::int64_t strip_elements = 64 * 1024;
 
-bool within_sets(const Nest& nest, Operand operand) {
-    for (int i = 0; i < nest.depth; ++i) {
-        if (nest.loops[i].reduced && nest.loops[i].stride[operand] != 0) return true;
-    }
-    return false;
-}
-
-bool along_all_sets(const Nest& nest, Operand operand) {
-    for (int i = 0; i < nest.depth; ++i) {
-        if (!nest.loops[i].reduced && nest.loops[i].stride[operand] == 0) return false;
-    }
-    return true;
-}
-
-bool along_the_same(const Nest& nest, Operand a, Operand b) {
-    for (int i = 0; i < nest.depth; ++i) {
-        if ((nest.loops[i].stride[a] == 0) != (nest.loops[i].stride[b] == 0)) return false;
-    }
-    return true;
-}
-
 /// One call with its types bound: X is x's; A that of x, grad_output and grad_input, or else the type to compute in.
 template <class X, class A>
 class GradientRun {

@@ -69,9 +69,7 @@ class Tiles {
     /// Whether an operand varies along the rows of the tiles.
     bool varies(Operand operand) const { return inner_.total > 1 && !along(operand).constant(inner_); }
     /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
-    bool target_repeats() const {
-        return has_target_ && varies(target_) && !target_along_.contiguous(inner_);
-    }
+    bool target_repeats() const { return has_target_ && varies(target_) && !target_along_.contiguous(inner_); }
     bool output_direct() const { return output_.direct; }
     int coefficients() const { return coefficient_count_; }
 

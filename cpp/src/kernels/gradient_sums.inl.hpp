@@ -44,9 +44,9 @@ template <bool weight_varies, class X>
 /// How far a row is read ahead. Rows that lie end to end are one stretch of memory, and after its end comes the
 /// beginning of the next, which no hardware prefetcher finds: 0.9 of the time of planes of 56x56.
 struct ReadAhead {
-    std::int64_t near;             ///< the elements from here on are followed by those of the next stretch
-    std::int64_t distance;         ///< in elements
-    std::int64_t x, grad_output;   ///< the same, beyond the end of the stretch
+    std::int64_t near;            ///< the elements from here on are followed by those of the next stretch
+    std::int64_t distance;        ///< in elements
+    std::int64_t x, grad_output;  ///< the same, beyond the end of the stretch
 
     template <class X>
     ReadAhead(const GradientSumsArgs<X>& args, std::int64_t block, std::int64_t row) {
@@ -113,8 +113,8 @@ void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
             const ReadAhead ahead(args, block, row);
             Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
             std::int64_t i = 0;
-            const auto add_until = [&](std::int64_t end, std::int64_t x_ahead, std::int64_t dy_ahead)
-                                       __attribute__((always_inline)) {
+            const auto add_until = [&](std::int64_t end, std::int64_t x_ahead,
+                                       std::int64_t dy_ahead) __attribute__((always_inline)) {
                 for (; i < end; i += pack_size) {
                     __builtin_prefetch(x + i + x_ahead);
                     __builtin_prefetch(dy + i + dy_ahead);
@@ -145,6 +145,10 @@ void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
 /// Rows at a time: the sums of 16 columns are in registers while they go by, and memory is walked nearly in its order.
 constexpr std::int64_t row_step = 8;
 
+/// How the weight lies: one for all, one for each row, or along the rows. One for all is taken once, at the end of the
+/// sums: the multiplication of every element is a tenth of them.
+enum class Weights { one, of_rows, varying };
+
 /// What is constant on each of a few rows.
 struct RowConstants {
     double mean[row_step], mean_lo[row_step], rstd[row_step], weight[row_step];
@@ -158,7 +162,7 @@ struct ColumnRows {
 };
 
 /// Adds `rows` rows to the sums of 16 columns, and reads the next rows ahead: 0.6 of the time from memory.
-template <class X, bool stat_varies, bool weight_varies>
+template <class X, bool stat_varies, Weights weights>
 [[gnu::always_inline]] inline void AddGradientRows(ColumnRows<X> x, ColumnRows<X> dy, ColumnRows<Compute<X>> weight,
                                                    const Compute<X>* mean_at, const Compute<X>* mean_lo_at,
                                                    const Compute<X>* rstd, const RowConstants& constants,
@@ -184,21 +188,25 @@ template <class X, bool stat_varies, bool weight_varies>
             } else {
                 d = Deviation<X>(d, Set(constants.mean[row]), Set(constants.mean_lo[row])) * Set(constants.rstd[row]);
             }
-            D g = Weighted<weight_varies>(dy_row + i * lanes, weight.at + row * weight.row + i * lanes);
-            if constexpr (!weight_varies) g = g * Set(constants.weight[row]);
+            D g = Weighted<weights == Weights::varying>(dy_row + i * lanes, weight.at + row * weight.row + i * lanes);
+            if constexpr (weights == Weights::of_rows) g = g * Set(constants.weight[row]);
             s1.piece[i] = Accumulate(s1.piece[i], g);
             s2.piece[i] = MulAdd(g, d, s2.piece[i]);
         }
     }
     ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
         if constexpr (stat_varies) s2.piece[i] = s2.piece[i] * LoadPromote(rstd + i * lanes);
+        if constexpr (weights == Weights::one) {
+            s1.piece[i] = s1.piece[i] * Set(constants.weight[0]);
+            s2.piece[i] = s2.piece[i] * Set(constants.weight[0]);
+        }
         StoreU(to1 + i * lanes, LoadU(to1 + i * lanes) + s1.piece[i]);
         StoreU(to2 + i * lanes, LoadU(to2 + i * lanes) + s2.piece[i]);
     }
 }
 
 /// The columns that are left over: fewer than 16.
-template <class X, bool stat_varies, bool weight_varies>
+template <class X, bool stat_varies, Weights weights>
 [[gnu::noinline]] void AddLastColumns(const GradientSumsArgs<X>& args, const RowConstants& constants,
                                       std::int64_t first_row, std::int64_t rows, std::int64_t column) {
     using C = Compute<X>;
@@ -209,25 +217,25 @@ template <class X, bool stat_varies, bool weight_varies>
         for (std::int64_t i = 0; i < count; ++i) {
             x[row * pack_size + i] = args.x[(first_row + row) * args.x_row + column + i];
             dy[row * pack_size + i] = args.grad_output[(first_row + row) * args.grad_output_row + column + i];
-            if (weight_varies)
+            if (weights == Weights::varying)
                 weight[row * pack_size + i] = args.weight[(first_row + row) * args.weight_row + column + i];
         }
     }
     const std::int64_t stat = stat_varies ? column : 0, stats = stat_varies ? count : 1;
     const Padded<C> mean(args.mean + stat, stats), mean_lo(args.mean_lo + stat, stats), rstd(args.rstd + stat, stats);
     Padded<double> s1(args.s1 + column, count), s2(args.s2 + column, count);
-    AddGradientRows<X, stat_varies, weight_varies>({x, pack_size}, {dy, pack_size}, {weight, pack_size}, mean.elements,
-                                                   mean_lo.elements, rstd.elements, constants, rows, s1.elements,
-                                                   s2.elements);
+    AddGradientRows<X, stat_varies, weights>({x, pack_size}, {dy, pack_size}, {weight, pack_size}, mean.elements,
+                                             mean_lo.elements, rstd.elements, constants, rows, s1.elements,
+                                             s2.elements);
     for (std::int64_t i = 0; i < count; ++i) {
         args.s1[column + i] = s1.elements[i];
         args.s2[column + i] = s2.elements[i];
     }
 }
 
-/// Adds the sums of every column to s1[i] and s2[i].
-template <class X, bool stat_varies, bool weight_varies>
-void GradientSumsColumn(const GradientSumsArgs<X>& args) noexcept {
+template <class X, bool stat_varies, Weights weights>
+void GradientSumsOfColumns(const GradientSumsArgs<X>& args) {
+    constexpr bool weight_varies = weights == Weights::varying;
     RowConstants constants;
     for (std::int64_t first = 0; first < args.rows; first += row_step) {
         const std::int64_t rows = args.rows - first < row_step ? args.rows - first : row_step;
@@ -246,12 +254,24 @@ void GradientSumsColumn(const GradientSumsArgs<X>& args) noexcept {
         std::int64_t column = 0;
         for (; column + pack_size <= args.n; column += pack_size) {
             const std::int64_t stat = stat_varies ? column : 0;
-            AddGradientRows<X, stat_varies, weight_varies>(
-                {x + column, args.x_row}, {dy + column, args.grad_output_row},
-                {weight + (weight_varies ? column : 0), args.weight_row}, args.mean + stat, args.mean_lo + stat,
-                args.rstd + stat, constants, rows, args.s1 + column, args.s2 + column);
+            AddGradientRows<X, stat_varies, weights>({x + column, args.x_row}, {dy + column, args.grad_output_row},
+                                                     {weight + (weight_varies ? column : 0), args.weight_row},
+                                                     args.mean + stat, args.mean_lo + stat, args.rstd + stat, constants,
+                                                     rows, args.s1 + column, args.s2 + column);
         }
-        if (column < args.n) AddLastColumns<X, stat_varies, weight_varies>(args, constants, first, rows, column);
+        if (column < args.n) AddLastColumns<X, stat_varies, weights>(args, constants, first, rows, column);
+    }
+}
+
+/// Adds the sums of every column to s1[i] and s2[i].
+template <class X, bool stat_varies, bool weight_varies>
+void GradientSumsColumn(const GradientSumsArgs<X>& args) noexcept {
+    if constexpr (weight_varies) {
+        GradientSumsOfColumns<X, stat_varies, Weights::varying>(args);
+    } else {
+        const bool one = args.weight_row == 0;
+        (one ? GradientSumsOfColumns<X, stat_varies, Weights::one>
+             : GradientSumsOfColumns<X, stat_varies, Weights::of_rows>)(args);
     }
 }
 

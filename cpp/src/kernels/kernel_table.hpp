@@ -116,8 +116,8 @@ struct GroupedSumsArgs {
 /// g * ((x - mean) - mean_lo) * rstd. They are added to what s1 and s2 hold. mean, mean_lo and rstd, and weight, are
 /// each constant or have stride 1 along n: the kernel says which.
 ///
-/// Row kernel: a sum for every row, `sum_row` apart, of each of `blocks` blocks of so many rows. Column kernel: a sum for
-/// each of the n columns, of one block.
+/// Row kernel: a sum for every row, `sum_row` apart, of each of `blocks` blocks of so many rows. Column kernel: a sum
+/// for each of the n columns, of one block.
 template <class X>
 struct GradientSumsArgs {
     using C = Compute<X>;
