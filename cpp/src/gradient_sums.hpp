@@ -11,14 +11,6 @@
 
 namespace anynorm::detail {
 
-/// Whether an operand varies within the sets.
-inline bool within_sets(const Nest& nest, Operand operand) {
-    for (int i = 0; i < nest.depth; ++i) {
-        if (nest.loops[i].reduced && nest.loops[i].stride[operand] != 0) return true;
-    }
-    return false;
-}
-
 /// Whether an operand varies along whatever tells one set from another.
 inline bool along_all_sets(const Nest& nest, Operand operand) {
     for (int i = 0; i < nest.depth; ++i) {

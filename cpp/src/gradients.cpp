@@ -25,6 +25,13 @@ constexpr std::int64_t wide_piece_bytes = 1024 * 1024;
 constexpr std::int64_t enough_groups = 8;
 constexpr std::int64_t strip_elements = 64 * 1024;
 
+bool within_sets(const Nest& nest, Operand operand) {
+    for (int i = 0; i < nest.depth; ++i) {
+        if (nest.loops[i].reduced && nest.loops[i].stride[operand] != 0) return true;
+    }
+    return false;
+}
+
 /// One call with its types bound: X is x's; A that of x, grad_output and grad_input, or else the type to compute in.
 template <class X, class A>
 class GradientRun {
