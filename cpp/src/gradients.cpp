@@ -347,11 +347,8 @@ class GradientRun {
         }
         if (!call_.grad_input.given()) return;
         make_slopes(nest, sets_);
-        // Backwards: what the sums read last is still in a cache.
-        const std::int64_t pieces = plan_.elements.pieces;
-        for_each_piece(pieces, plan_.threads, [&](int, std::int64_t index) {
-            write_input(piece_of(nest, plan_.elements, pieces - 1 - index), sets_);
-        });
+        for_each_piece(plan_.elements.pieces, plan_.threads,
+                       [&](int, std::int64_t index) { write_input(piece_of(nest, plan_.elements, index), sets_); });
     }
 
     void sum_all_jointly(std::int64_t count) {
