@@ -27,7 +27,13 @@ kernels::GradientSumsArgs<A> sums_args(const Tile<A>& from, const kernels::Compu
             .weight_row = weighted ? from.coefficient_row[3] : 0,
             .s1 = nullptr,
             .s2 = nullptr,
-            .sum_row = from.target_row};
+            .sum_row = from.target_row,
+            .blocks = from.blocks,
+            .x_block = from.input_block[0],
+            .grad_output_block = from.input_block[1],
+            .stat_block = from.coefficient_block[0],
+            .weight_block = weighted ? from.coefficient_block[3] : 0,
+            .sum_block = from.target_block};
 }
 
 /// Calls body(args of one row, row) for every row.
@@ -99,6 +105,7 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
         kernel(args);
     };
     if (!tiles.varies(target)) {
+        tiles.take_blocks();
         activated.for_each(tiles, [&](const Tile<A>& of) { add(along, sums_args(of, constant_weight), of.target); });
         return;
     }
@@ -156,11 +163,33 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
     const auto kernel =
         kernels.gradient_input[kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight))];
     const C one = 1;
+    tiles.take_blocks();
     activated.for_each(tiles, [&](const Tile<A>& of) {
-        kernel({of.rows, of.n, of.input[0], of.input[1], of.output, of.coefficient[0], of.coefficient[1],
-                of.coefficient[2], of.coefficient[3], weighted ? of.coefficient[4] : &one, of.input_row[0],
-                of.input_row[1], of.output_row, of.coefficient_row[0], weighted ? of.coefficient_row[4] : 0, streams,
-                adds ? of.input[2] : nullptr, adds ? of.input_row[2] : 0});
+        kernel({.rows = of.rows,
+                .n = of.n,
+                .x = of.input[0],
+                .grad_output = of.input[1],
+                .grad_input = of.output,
+                .mean = of.coefficient[0],
+                .slope = of.coefficient[1],
+                .offset = of.coefficient[2],
+                .rstd = of.coefficient[3],
+                .weight = weighted ? of.coefficient[4] : &one,
+                .x_row = of.input_row[0],
+                .grad_output_row = of.input_row[1],
+                .grad_input_row = of.output_row,
+                .stat_row = of.coefficient_row[0],
+                .weight_row = weighted ? of.coefficient_row[4] : 0,
+                .stream = streams,
+                .blocks = of.blocks,
+                .x_block = of.input_block[0],
+                .grad_output_block = of.input_block[1],
+                .grad_input_block = of.output_block,
+                .stat_block = of.coefficient_block[0],
+                .weight_block = weighted ? of.coefficient_block[4] : 0,
+                .grad_sum = adds ? of.input[2] : nullptr,
+                .grad_sum_row = adds ? of.input_row[2] : 0,
+                .grad_sum_block = adds ? of.input_block[2] : 0});
     });
 }
 

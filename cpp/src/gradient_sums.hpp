@@ -11,6 +11,22 @@
 
 namespace anynorm::detail {
 
+/// Whether an operand varies along whatever tells one set from another.
+inline bool along_all_sets(const Nest& nest, Operand operand) {
+    for (int i = 0; i < nest.depth; ++i) {
+        if (!nest.loops[i].reduced && nest.loops[i].stride[operand] == 0) return false;
+    }
+    return true;
+}
+
+/// Whether two operands vary along the same loops.
+inline bool along_the_same(const Nest& nest, Operand a, Operand b) {
+    for (int i = 0; i < nest.depth; ++i) {
+        if ((nest.loops[i].stride[a] == 0) != (nest.loops[i].stride[b] == 0)) return false;
+    }
+    return true;
+}
+
 /// Two sums for every element of a target.
 struct Sums {
     double *s1 = nullptr, *s2 = nullptr;

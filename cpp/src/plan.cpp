@@ -17,9 +17,6 @@ constexpr std::int64_t max_chunks = 256;
 constexpr std::int64_t piece_bytes = 256 * 1024;
 // Half of it where a piece is written while the next is read: two of them are in L2.
 constexpr std::int64_t half_piece_bytes = piece_bytes / 2;
-// Sets in many places are walked faster side by side, in longer stretches of memory, though L2 cannot hold so many:
-// the last cache still gives them back at several times the speed of memory.
-constexpr std::int64_t wide_piece_bytes = 2 * 1024 * 1024;
 // Up to here a second read of a piece comes from the last cache.
 constexpr std::int64_t cached_bytes = 4 * 1024 * 1024;
 constexpr std::int64_t min_piece_bytes = 32 * 1024;
@@ -220,7 +217,7 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     // Four pieces a thread even out what the cores do not share evenly.
     const bool wide =
         !plan.rows && !reduction.one_column && reduction.cells_inside && nest.depth > 0 && nest.loops[0].reduced;
-    std::int64_t target = (wide        ? wide_piece_bytes
+    std::int64_t target = (wide        ? request.wide_piece_bytes
                            : plan.rows ? piece_bytes
                                        : half_piece_bytes) /
                           request.element_bytes;

@@ -373,10 +373,24 @@ void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs&
                           weight = inputs.weight.from(first);
         C* const results = direct ? static_cast<C*>(to.data) + of.at(op_y, first) : result_ + first * of.n;
         kernels_.gradient_input[kernels::gradient_index(mean.varies, weight.varies)](
-            {rows, of.n, inputs.x.of(first), inputs.gradient.of(first), results, mean.at, slope.at, offset.at, rstd.at,
-             weight.at, inputs.x.row, inputs.gradient.row, direct ? of.row.stride[op_y] : of.n, mean.row, weight.row,
-             false, adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
-             adds ? of.row.stride[op_grad_sum] : 0});
+            {.rows = rows,
+             .n = of.n,
+             .x = inputs.x.of(first),
+             .grad_output = inputs.gradient.of(first),
+             .grad_input = results,
+             .mean = mean.at,
+             .slope = slope.at,
+             .offset = offset.at,
+             .rstd = rstd.at,
+             .weight = weight.at,
+             .x_row = inputs.x.row,
+             .grad_output_row = inputs.gradient.row,
+             .grad_input_row = direct ? of.row.stride[op_y] : of.n,
+             .stat_row = mean.row,
+             .weight_row = weight.row,
+             .stream = false,
+             .grad_sum = adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
+             .grad_sum_row = adds ? of.row.stride[op_grad_sum] : 0});
         if (direct) return;
         for (std::int64_t row = first; row < first + rows; ++row) {
             store_selected(of, row, inputs.grad_output.of(row));

@@ -12,22 +12,23 @@
 
 namespace anynorm::detail {
 
-/// `rows` rows of `n` elements. A coefficient is constant along a row, or neighbouring, as Tiles::varies says.
+/// `blocks` blocks of `rows` rows of `n` elements. A coefficient is constant along a row, or neighbouring, as
+/// Tiles::varies says.
 template <class A>
 struct Tile {
     using C = kernels::Compute<A>;
     static constexpr int max_inputs = 3, max_coefficients = 10;
 
-    std::int64_t rows, n;
+    std::int64_t blocks, rows, n;
     const A* input[max_inputs];
-    std::int64_t input_row[max_inputs];
+    std::int64_t input_row[max_inputs], input_block[max_inputs];
     A* output;
-    std::int64_t output_row;
+    std::int64_t output_row, output_block;
     const C* coefficient[max_coefficients];
-    std::int64_t coefficient_row[max_coefficients];
+    std::int64_t coefficient_row[max_coefficients], coefficient_block[max_coefficients];
     /// Of an operand that the kernel adds up in memory of the engine: where the rows are, and how far apart; the first
     /// element is number `first` of them.
-    std::int64_t target, target_row, first;
+    std::int64_t target, target_row, target_block, first;
 };
 
 /// A is the type of the inputs and the output that the kernels take; others are converted.
@@ -57,7 +58,10 @@ class Tiles {
     }
     /// Tiles of one row that fit L1, for what is done to an input before the kernel reads it.
     void limit_to_rows() { one_row_ = true; }
+    /// Tiles of several blocks where the operands allow it, for kernels that know how to walk them.
+    void take_blocks() { one_block_ = false; }
     void set_target(Operand operand) {
+        has_target_ = true;
         target_ = operand;
         target_along_ = along(operand);
     }
@@ -65,7 +69,7 @@ class Tiles {
     /// Whether an operand varies along the rows of the tiles.
     bool varies(Operand operand) const { return inner_.total > 1 && !along(operand).constant(inner_); }
     /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
-    bool target_repeats() const { return varies(target_) && !target_along_.contiguous(inner_); }
+    bool target_repeats() const { return has_target_ && varies(target_) && !target_along_.contiguous(inner_); }
     bool output_direct() const { return output_.direct; }
     int coefficients() const { return coefficient_count_; }
 
@@ -82,19 +86,25 @@ class Tiles {
 
     template <class Body>
     void for_each(Body&& body) {
-        bool in_place = !one_row_ && (!output_.elements.given() || output_.direct), all_rows = true;
+        bool in_place = !one_row_ && (!output_.elements.given() || output_.direct), all_rows = true, all_blocks = true;
         for (int i = 0; i < input_count_; ++i) in_place = in_place && inputs_[i].direct;
         bool direct = in_place && !target_repeats();
         for (int i = 0; i < coefficient_count_; ++i) {
             const Coefficient& c = coefficients_[i];
             direct = direct && c.direct;
             all_rows = all_rows && (c.direct || rows_.stride[c.operand] == 0);
+            all_blocks = all_blocks && (c.direct || blocks_.stride[c.operand] == 0);
         }
-        const std::int64_t rows = in_place && all_rows ? rows_.n : 1, step = direct ? inner_.total : tile;
+        Part part;
+        part.rows = in_place && all_rows ? rows_.n : 1;
+        part.blocks = part.rows == rows_.n && in_place && all_blocks && !one_block_ ? blocks_.n : 1;
+        const std::int64_t step = direct ? inner_.total : tile;
         walk(nest_, outside_, [&](const std::int64_t* offset) {
-            for (std::int64_t first = 0; first < inner_.total; first += step) {
-                const std::int64_t n = std::min(step, inner_.total - first);
-                for (std::int64_t row = 0; row < rows_.n; row += rows) run(offset, row, rows, first, n, body);
+            for (part.block = 0; part.block < blocks_.n; part.block += part.blocks) {
+                for (part.first = 0; part.first < inner_.total; part.first += step) {
+                    part.n = std::min(step, inner_.total - part.first);
+                    for (part.row = 0; part.row < rows_.n; part.row += part.rows) run(offset, part, body);
+                }
             }
         });
     }
@@ -108,7 +118,13 @@ class Tiles {
         }
         first_inner_ = outside_;
         if (outside_ > 0) rows_ = nest_.loops[--outside_];
+        if (outside_ > 0) blocks_ = nest_.loops[--outside_];
     }
+
+    /// The blocks, rows and elements of a tile.
+    struct Part {
+        std::int64_t block, blocks, row, rows, first, n;
+    };
 
     struct Source {
         Elements elements;
@@ -161,25 +177,34 @@ class Tiles {
     }
 
     template <class Body>
-    void run(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t n,
-             Body&& body) {
-        const auto at = [&](Operand operand) { return offset[operand] + row * rows_.stride[operand]; };
-        Tile<A> result{};
-        result.rows = rows;
+    void run(const std::int64_t* offset, const Part& part, Body&& body) {
+        const auto at = [&](Operand operand) {
+            return offset[operand] + part.block * blocks_.stride[operand] + part.row * rows_.stride[operand];
+        };
+        const std::int64_t first = part.first, n = part.n;
+        Tile<A> result;
+        result.blocks = part.blocks;
+        result.rows = part.rows;
         result.n = n;
         result.first = first;
         for (int i = 0; i < input_count_; ++i) {
             const Operand operand = inputs_[i].operand;
             result.input[i] = input(i, at(operand) + first * step_of(operand), n);
             result.input_row[i] = rows_.stride[operand];
+            result.input_block[i] = blocks_.stride[operand];
         }
         for (int i = 0; i < coefficient_count_; ++i) {
             const Operand operand = coefficients_[i].operand;
+            const bool is_direct = coefficients_[i].direct;
             result.coefficient[i] = coefficient(i, at(operand), first, n);
-            result.coefficient_row[i] = coefficients_[i].direct ? rows_.stride[operand] : 0;
+            result.coefficient_row[i] = is_direct ? rows_.stride[operand] : 0;
+            result.coefficient_block[i] = is_direct ? blocks_.stride[operand] : 0;
         }
         result.target = at(target_);
         result.target_row = rows_.stride[target_];
+        result.target_block = blocks_.stride[target_];
+        result.output = nullptr;
+        result.output_row = result.output_block = 0;
         if (!output_.elements.given()) {
             body(result);
             return;
@@ -187,16 +212,17 @@ class Tiles {
         const std::int64_t step = step_of(output_.operand), start = at(output_.operand) + first * step;
         result.output = output_.direct ? static_cast<A*>(output_.elements.data) + start : packed_output_;
         result.output_row = rows_.stride[output_.operand];
+        result.output_block = blocks_.stride[output_.operand];
         body(result);
         if (!output_.direct) store(output_.elements, start, step, packed_output_, n);
     }
 
     Nest nest_;
     InnerLoop inner_;
-    Loop rows_{1, false, {}};
+    Loop rows_{1, false, {}}, blocks_{1, false, {}};
     int outside_, first_inner_ = 0;  // loops of the nest
     int input_count_ = 0, coefficient_count_ = 0;
-    bool one_row_ = false;
+    bool one_row_ = false, one_block_ = true, has_target_ = false;
     Operand target_ = op_x;
     Along target_along_;
     Source inputs_[Tile<A>::max_inputs], output_{{}, op_x, false};

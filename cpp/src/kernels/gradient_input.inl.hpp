@@ -84,6 +84,7 @@ struct GradientInputRow {
     template <bool stream>
     [[gnu::always_inline]] void Store(std::int64_t i) const {
         __builtin_prefetch(dy + i + ahead);
+        __builtin_prefetch(x + i + ahead);
         if constexpr (adds) __builtin_prefetch(sum + i + ahead);
         if constexpr (stream) {
             PackStream(y + i, Results(i));
@@ -104,7 +105,7 @@ struct GradientInputRow {
     }
 };
 
-/// grad_input of rows. grad_output is read so many elements ahead.
+/// grad_input of rows, of one block. x and grad_output are read so many elements ahead.
 template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
 [[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, std::int64_t ahead,
                                          LineWriter<X>& writer) {
@@ -126,21 +127,37 @@ template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
     writer = lines;
 }
 
-/// grad_input of every row.
-template <class X, bool stat_varies, bool weight_varies, bool adds>
-void GradientInputOf(const GradientInputArgs<X>& args) {
+/// grad_input of every row of every block.
+template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
+void GradientInputBlocks(GradientInputArgs<X> args) {
     constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
     LineBuffer<X> buffer;
     LineWriter<X> lines(buffer, args.grad_input_row == args.n);
+    for (std::int64_t block = 0; block < args.blocks; ++block) {
+        GradientInputRows<stream, X, stat_varies, weight_varies, adds>(args, ahead, lines);
+        if constexpr (stream) lines.Close();
+        args.x += args.x_block;
+        args.grad_output += args.grad_output_block;
+        args.grad_input += args.grad_input_block;
+        args.mean += args.stat_block;
+        args.slope += args.stat_block;
+        args.offset += args.stat_block;
+        args.rstd += args.stat_block;
+        args.weight += args.weight_block;
+        args.grad_sum += args.grad_sum_block;
+    }
+    // Once for all blocks: what comes after it waits until the last line is on its way.
+    if constexpr (stream) StreamFence();
+}
+
+template <class X, bool stat_varies, bool weight_varies, bool adds>
+void GradientInputOf(const GradientInputArgs<X>& args) {
     if constexpr (has_streams) {
         if (StreamedRows(args.stream, args.grad_input, args.grad_input_row, args.n)) {
-            GradientInputRows<true, X, stat_varies, weight_varies, adds>(args, ahead, lines);
-            lines.Close();
-            StreamFence();
-            return;
+            return GradientInputBlocks<true, X, stat_varies, weight_varies, adds>(args);
         }
     }
-    GradientInputRows<false, X, stat_varies, weight_varies, adds>(args, ahead, lines);
+    GradientInputBlocks<false, X, stat_varies, weight_varies, adds>(args);
 }
 
 template <class X, bool stat_varies, bool weight_varies>

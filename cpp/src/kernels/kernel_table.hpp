@@ -116,7 +116,8 @@ struct GroupedSumsArgs {
 /// g * ((x - mean) - mean_lo) * rstd. They are added to what s1 and s2 hold. mean, mean_lo and rstd, and weight, are
 /// each constant or have stride 1 along n: the kernel says which.
 ///
-/// Row kernel: a sum for every row, `sum_row` apart. Column kernel: a sum for each of the n columns.
+/// Row kernel: a sum for every row, `sum_row` apart, of each of `blocks` blocks of so many rows. Column kernel: a sum
+/// for each of the n columns, of one block.
 template <class X>
 struct GradientSumsArgs {
     using C = Compute<X>;
@@ -126,9 +127,10 @@ struct GradientSumsArgs {
     std::int64_t x_row, grad_output_row, stat_row, weight_row;
     double *s1, *s2;
     std::int64_t sum_row;
+    std::int64_t blocks = 1, x_block = 0, grad_output_block = 0, stat_block = 0, weight_block = 0, sum_block = 0;
 };
 
-/// grad_input = rstd * weight * grad_output + slope * (x - mean) + offset; strides as above.
+/// grad_input = rstd * weight * grad_output + slope * (x - mean) + offset; blocks, rows and strides as above.
 template <class X>
 struct GradientInputArgs {
     using C = Compute<X>;
@@ -139,9 +141,10 @@ struct GradientInputArgs {
     std::int64_t x_row, grad_output_row, grad_input_row, stat_row, weight_row;
     /// grad_input is not needed soon: write it past the caches.
     bool stream;
+    std::int64_t blocks = 1, x_block = 0, grad_output_block = 0, grad_input_block = 0, stat_block = 0, weight_block = 0;
     /// If given, added before the result is rounded; may be grad_input.
     const X* grad_sum = nullptr;
-    std::int64_t grad_sum_row = 0;
+    std::int64_t grad_sum_row = 0, grad_sum_block = 0;
 };
 
 /// Gradients of `rows` sets, each a row of `n` elements with stride 1: for every row its sums, which give its slope and

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sums and the results of gradients over blocks of rows, on every instruction set that this machine has: every
+// tail, against scalar code in the same 16 lanes. Rows end at a page that faults.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "guarded.hpp"
+#include "kernel_target.hpp"
+#include "support.hpp"
+
+namespace anynorm::test {
+namespace {
+
+constexpr std::int64_t blocks = 3, rows = 4;
+
+/// Blocks of rows whose last ends where the memory ends. `gap` elements lie between two rows, and more between blocks.
+template <class T>
+struct Blocks {
+    using C = kernels::Compute<T>;
+
+    Blocks(std::int64_t length, std::int64_t gap)
+        : n(length), row(n + gap), block(rows * row + 7 * gap), size((blocks - 1) * block + (rows - 1) * row + n) {
+        Random random(23);
+        x = inputs.last(size);
+        dy = gradients.last(size);
+        dx = results.last(size);
+        for (std::int64_t i = 0; i < size; ++i) {
+            x[i] = static_cast<T>(random.uniform(-3, 5));
+            dy[i] = static_cast<T>(random.uniform(-1, 2));
+            dx[i] = T(-1);
+        }
+        for (std::int64_t i = 0; i < blocks * rows; ++i) {
+            mean.push_back(static_cast<C>(random.uniform(0, 2)));
+            mean_lo.push_back(static_cast<C>(random.uniform(-1e-9, 1e-9)));
+            rstd.push_back(static_cast<C>(random.uniform(0.5, 2)));
+            slope.push_back(static_cast<C>(random.uniform(-1, 1)));
+            offset.push_back(static_cast<C>(random.uniform(-1, 1)));
+            weight.push_back(static_cast<C>(random.uniform(-2, 2)));
+        }
+    }
+
+    std::int64_t start(std::int64_t b, std::int64_t r) const { return b * block + r * row; }
+
+    std::int64_t n, row, block, size;
+    Guarded<T> inputs{1 << 14}, gradients{1 << 14}, results{1 << 14};
+    T *x, *dy, *dx;
+    std::vector<C> mean, mean_lo, rstd, slope, offset, weight;
+};
+
+class KernelGradients : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(, KernelGradients, all_targets(), target_name);
+
+double tree_sum(std::array<double, 16> lanes) {
+    for (std::size_t width = 8; width > 0; width /= 2) {
+        for (std::size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+    }
+    return lanes[0];
+}
+
+/// Every length up to a few packs with rows end to end and with gaps, and one that is read ahead across blocks.
+template <class Test>
+void for_each_shape(Test&& test) {
+    for (std::int64_t n = 1; n <= 50; ++n) test(n, n % 3);
+    test(std::int64_t{1200}, std::int64_t{0});
+    test(std::int64_t{1200}, std::int64_t{1});
+}
+
+TEST_P(KernelGradients, SumsOfRows) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        for_each_shape([&](std::int64_t n, std::int64_t gap) {
+            Blocks<T> data(n, gap);
+            // A sum for every row of a block, to which those of all blocks are added.
+            std::vector<double> s1(rows, 0.5), s2(rows, -0.25), expected1 = s1, expected2 = s2;
+            for (std::int64_t b = 0; b < blocks; ++b) {
+                for (std::int64_t r = 0; r < rows; ++r) {
+                    const std::int64_t stat = b * rows + r, from = data.start(b, r);
+                    const double mean = static_cast<double>(at(data.mean, stat));
+                    const double mean_lo = static_cast<double>(at(data.mean_lo, stat));
+                    const double about = mean + mean_lo, rest = (mean - about) + mean_lo;
+                    std::array<double, 16> lanes1{}, lanes2{};
+                    for (std::int64_t i = 0; i < n; ++i) {
+                        const auto lane = static_cast<std::size_t>(i % 16);
+                        const double g = static_cast<double>(data.dy[from + i]);
+                        lanes1[lane] += g;
+                        lanes2[lane] = mul_add(fused(), g, static_cast<double>(data.x[from + i]) - about, lanes2[lane]);
+                    }
+                    const double sum1 = tree_sum(lanes1), product1 = product(rest, sum1);
+                    const double sum2 = (tree_sum(lanes2) - product1) * static_cast<double>(at(data.rstd, stat));
+                    const double weight = static_cast<double>(at(data.weight, stat));
+                    at(expected1, r) += product(weight, sum1);
+                    at(expected2, r) += product(weight, sum2);
+                }
+            }
+            table<T>().gradient_sums_row[kernels::gradient_index(false, false)]({.rows = rows,
+                                                                                 .n = n,
+                                                                                 .x = data.x,
+                                                                                 .grad_output = data.dy,
+                                                                                 .mean = data.mean.data(),
+                                                                                 .mean_lo = data.mean_lo.data(),
+                                                                                 .rstd = data.rstd.data(),
+                                                                                 .weight = data.weight.data(),
+                                                                                 .x_row = data.row,
+                                                                                 .grad_output_row = data.row,
+                                                                                 .stat_row = 1,
+                                                                                 .weight_row = 1,
+                                                                                 .s1 = s1.data(),
+                                                                                 .s2 = s2.data(),
+                                                                                 .sum_row = 1,
+                                                                                 .blocks = blocks,
+                                                                                 .x_block = data.block,
+                                                                                 .grad_output_block = data.block,
+                                                                                 .stat_block = rows,
+                                                                                 .weight_block = rows,
+                                                                                 .sum_block = 0});
+            EXPECT_EQ(different_bits(s1, expected1), 0) << "n = " << n << ", gap = " << gap;
+            EXPECT_EQ(different_bits(s2, expected2), 0) << "n = " << n << ", gap = " << gap;
+        });
+    });
+}
+
+TEST_P(KernelGradients, Results) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        for (const bool stream : {false, true}) {
+            for_each_shape([&](std::int64_t n, std::int64_t gap) {
+                Blocks<T> data(n, gap);
+                std::vector<T> expected(data.dx, data.dx + data.size);
+                for (std::int64_t b = 0; b < blocks; ++b) {
+                    for (std::int64_t r = 0; r < rows; ++r) {
+                        const std::int64_t stat = b * rows + r;
+                        const T scale = product(at(data.rstd, stat), at(data.weight, stat));
+                        for (std::int64_t i = data.start(b, r); i < data.start(b, r) + n; ++i) {
+                            const T along = mul_add(fused(), at(data.slope, stat), data.x[i] - at(data.mean, stat),
+                                                    at(data.offset, stat));
+                            at(expected, i) = mul_add(fused(), scale, data.dy[i], along);
+                        }
+                    }
+                }
+                table<T>().gradient_input[kernels::gradient_index(false, false)]({.rows = rows,
+                                                                                  .n = n,
+                                                                                  .x = data.x,
+                                                                                  .grad_output = data.dy,
+                                                                                  .grad_input = data.dx,
+                                                                                  .mean = data.mean.data(),
+                                                                                  .slope = data.slope.data(),
+                                                                                  .offset = data.offset.data(),
+                                                                                  .rstd = data.rstd.data(),
+                                                                                  .weight = data.weight.data(),
+                                                                                  .x_row = data.row,
+                                                                                  .grad_output_row = data.row,
+                                                                                  .grad_input_row = data.row,
+                                                                                  .stat_row = 1,
+                                                                                  .weight_row = 1,
+                                                                                  .stream = stream,
+                                                                                  .blocks = blocks,
+                                                                                  .x_block = data.block,
+                                                                                  .grad_output_block = data.block,
+                                                                                  .grad_input_block = data.block,
+                                                                                  .stat_block = rows,
+                                                                                  .weight_block = rows});
+                // The gaps are those of the array: nothing is written there.
+                EXPECT_EQ(different_bits(std::vector<T>(data.dx, data.dx + data.size), expected), 0)
+                    << "n = " << n << ", gap = " << gap << ", stream = " << stream;
+            });
+        }
+    });
+}
+
+}  // namespace
+}  // namespace anynorm::test
