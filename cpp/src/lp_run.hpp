@@ -12,6 +12,7 @@
 #include "elements.hpp"
 #include "lp_sums.hpp"
 #include "parallel.hpp"
+#include "pick.hpp"
 #include "plan.hpp"
 #include "scratch.hpp"
 #include "tiles.hpp"
@@ -210,14 +211,15 @@ class LpRun {
                 if (with_gradient) read(grad_output, call_.grad_output, op_grad_output);
                 for (std::int64_t i = 0; i < n; ++i) {
                     used[i] = mask[at(op_where) + i * inner.stride[op_where]] != 0;
-                    x[i] = used[i] ? x[i] : C(0);
-                    if constexpr (with_gradient) grad_output[i] = used[i] ? grad_output[i] : C(0);
+                    x[i] = pick(used[i], x[i], C(0));
+                    if constexpr (with_gradient) grad_output[i] = pick(used[i], grad_output[i], C(0));
                 }
                 body(x, grad_output, result, n, at(op_cell));
                 if (!writes) continue;
                 if (call_.excluded == Excluded::input) read(x, input, op_of_input);
+                const bool keeps_input = call_.excluded == Excluded::input;
                 for (std::int64_t i = 0; i < n; ++i) {
-                    if (!used[i]) result[i] = call_.excluded == Excluded::input ? x[i] : C(0);
+                    result[i] = pick(used[i], result[i], keeps_input ? x[i] : C(0));
                 }
                 store_used(at(op_y), inner.stride[op_y], result, used, n);
             }

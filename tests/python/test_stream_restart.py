@@ -221,12 +221,18 @@ def test_commands(x, folder, capsys):
 
 def test_the_commands_of_the_page(x, folder):
     np.save("test.npy", x[:7])
+    ids, mask = np.arange(len(x)) % 3, x > x.min()
+    np.save("ids.npy", ids)
+    np.save("mask.npy", mask)
     page = Path(__file__).parents[2].joinpath("docs", "larger-than-memory.md").read_text(encoding="utf-8")
     lines = re.findall(r"^(?:time )?python -m anynorm (.*)$", page, re.MULTILINE)
     assert {line.split()[0] for line in lines} == {"moments", "normalize"}
     for line in lines:
         assert main(line.split()) == 0
     assert cases.same_bits(np.load("test_out.npy"), anynorm.normalize(x[:7], 0, moments=anynorm.moments(x, 0)))
+    assert cases.same_bits(stream.load_moments("by_label.npz").count, anynorm.moments(x, 0, labels=ids).count)
+    expected = anynorm.normalize(x, 0, labels=ids, where=mask)
+    np.testing.assert_allclose(np.load("by_label.npy"), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

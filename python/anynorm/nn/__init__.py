@@ -20,12 +20,14 @@ translate the conventions of Keras and ONNX.
 
 from anynorm.nn._axis import LayerNorm, RMSNorm
 from anynorm.nn._batch import BatchNorm
+from anynorm.nn._batch_renorm import BatchRenorm
 from anynorm.nn._channel import GroupNorm, InstanceNorm
 from anynorm.nn._layer import IncompatibleKeys, Layer
 from anynorm.nn._weight import WeightNorm
 
 __all__ = [
     "BatchNorm",
+    "BatchRenorm",
     "GroupNorm",
     "IncompatibleKeys",
     "InstanceNorm",

@@ -26,6 +26,8 @@ class Saved(NamedTuple):
     """Which elements were in which set."""
     frozen: bool = False
     """Whether they were running statistics, through which no gradient flows."""
+    corrections: object = None
+    """What else the layer needs."""
 
 
 class Norm(Layer, ABC):
