@@ -178,7 +178,7 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
                          const Selection& selection, const Nest& loops, int threads, const CellSink& sink) {
-    if (are_grouped_columns(selection, loops) && !labels_rise(selection, loops)) {
+    if (are_grouped_columns(operands.x, selection, loops)) {
         return grouped_columns(table, operands, selection, loops, threads, sink);
     }
     if (are_masked_columns(selection, loops)) {
