@@ -23,9 +23,9 @@ constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 2 * 1024 * 1024;
 constexpr std::int64_t row_bytes = 64 * 1024;
 // Labels that are masked or not neighbours are copied together, so many at a time.
 constexpr std::int64_t window = 1024;
-// Every part has cells of its own, 32 bytes a set: together below an eighth of x. A power of two, which threads can
-// share evenly.
-constexpr std::int64_t max_parts = 16, bytes_of_part = 8;
+// Rows of x are cut into parts of at least so many rows a group, since to begin, finish and merge sums takes as long as
+// to add ten rows; into four at least, for threads, where the groups have rows for that.
+constexpr std::int64_t max_parts = 16, rows_of_part = 128, min_parts = 4, rows_of_min_part = 32;
 // Sets that are merged at a time.
 constexpr std::int64_t sets_of_merge = 4096;
 
@@ -223,11 +223,14 @@ struct Division {
 };
 
 /// How many parts of about equal size rows are cut into: by how many they are, never by threads. A power of two, which
-/// threads share evenly; all parts of a bucket together have cells of less than an eighth of its rows.
-std::int64_t parts_of(std::int64_t rows, std::int64_t columns, std::int64_t groups, std::int64_t element_bytes) {
-    const std::int64_t cells = groups * columns * static_cast<std::int64_t>(sizeof(Cell));
+/// threads share evenly.
+std::int64_t parts_of(std::int64_t rows, std::int64_t groups, bool are_all) {
     std::int64_t parts = 1;
-    while (parts < max_parts && 2 * parts * bytes_of_part * cells <= rows * columns * element_bytes) parts *= 2;
+    while (parts < max_parts) {
+        const std::int64_t least = are_all && parts < min_parts ? rows_of_min_part : rows_of_part;
+        if (rows < 2 * parts * least * groups) break;
+        parts *= 2;
+    }
     return parts;
 }
 
@@ -249,8 +252,7 @@ class GroupedSets {
         for (std::int64_t bucket = 0; bucket < division_.buckets(); ++bucket) {
             const std::int64_t first = buckets_ ? buckets_->first(bucket) : 0;
             const std::int64_t last = buckets_ ? buckets_->first(bucket + 1) : loops.loops[0].n;
-            const std::int64_t parts =
-                parts_of(last - first, columns_, division_.groups_of(bucket), static_cast<std::int64_t>(sizeof(X)));
+            const std::int64_t parts = parts_of(last - first, division_.groups_of(bucket), !buckets_);
             (parts > 1 ? cut_ : whole_).push_back({bucket, first, last, parts});
             most_parts = std::max(most_parts, parts);
         }

@@ -42,10 +42,13 @@ bool are_below(const TensorView& labels, std::int64_t groups) {
     with_labels(elements_of(labels), [&](const auto* p) {
         for_each_run(labels, [&](std::int64_t first, std::int64_t n, std::int64_t step) {
             const auto last = static_cast<std::uint64_t>(groups - 1);
-            std::uint64_t own = 0;
-            for (std::int64_t i = 0; i < n; ++i)
-                own |= last - static_cast<std::uint64_t>(static_cast<std::int64_t>(p[first + i * step]));
-            signs |= own;
+            const auto add = [&, own = p + first](std::int64_t each) {
+                std::uint64_t some = 0;
+                for (std::int64_t i = 0; i < n; ++i)
+                    some |= last - static_cast<std::uint64_t>(static_cast<std::int64_t>(own[i * each]));
+                signs |= some;
+            };
+            step == 1 ? add(1) : add(step);
         });
     });
     return signs >> 63 == 0;

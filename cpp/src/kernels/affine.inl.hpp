@@ -154,8 +154,7 @@ template <bool stream, bool stat_varies, bool weight_varies, bool bias_varies, c
 template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
 void Affine(const AffineArgs<X>& args) noexcept {
     if constexpr (stat_varies) {
-        if (args.stat_of != nullptr && args.n == pack_size)
-            return LookedUpRows<X, weight_varies, bias_varies>(args);
+        if (args.stat_of != nullptr && args.n == pack_size) return LookedUpRows<X, weight_varies, bias_varies>(args);
     }
     LineBuffer<X> buffer;
     LineWriter<X> lines(buffer, args.y_row == args.n);
