@@ -169,30 +169,14 @@ void Affine(const AffineArgs<X>& args) noexcept {
     AffineRows<false, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
 }
 
-/// Mean (as a pair) and rstd of every cell in the compute type: 16 roots and divisions in the time of four.
+/// Mean (as a pair) and rstd of every cell in the compute type.
 template <class C>
-void Coefficients(const Cell* cells, std::int64_t n, double eps, C* mean, C* mean_lo, C* rstd) noexcept {
-    constexpr int lanes = Pack<double>::lanes;
-    for (std::int64_t first = 0; first < n; first += pack_size) {
-        const std::int64_t rest = n - first, some = rest < pack_size ? rest : pack_size;
-        double count[pack_size], high[pack_size], low[pack_size], m2[pack_size];
-        for (std::int64_t i = 0; i < pack_size; ++i) {
-            const Cell& cell = cells[first + (i < some ? i : 0)];
-            count[i] = cell.count;
-            high[i] = cell.mean;
-            low[i] = cell.mean_lo;
-            m2[i] = cell.m2;
-        }
-        C rounded[3][pack_size];
-        ANYNORM_UNROLL for (int i = 0; i < pack_size; i += lanes) {
-            StoreDemoted(rounded[0] + i, LoadU(high + i));
-            const D lost = LoadU(high + i) - LoadPromote(static_cast<const C*>(rounded[0]) + i);
-            StoreDemoted(rounded[1] + i, lost + LoadU(low + i));
-            StoreDemoted(rounded[2] + i, Set(1.0) / Sqrt(LoadU(m2 + i) / LoadU(count + i) + Set(eps)));
-        }
-        PackStoreN(mean + first, some, PackLoad(static_cast<const C*>(rounded[0])));
-        PackStoreN(mean_lo + first, some, PackLoad(static_cast<const C*>(rounded[1])));
-        PackStoreN(rstd + first, some, PackLoad(static_cast<const C*>(rounded[2])));
+void Coefficients(const Cell* cells, std::int64_t count, double eps, C* mean, C* mean_lo, C* rstd) noexcept {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const Cell& cell = cells[i];
+        mean[i] = static_cast<C>(cell.mean);
+        mean_lo[i] = static_cast<C>((cell.mean - static_cast<double>(mean[i])) + cell.mean_lo);
+        rstd[i] = static_cast<C>(1 / __builtin_sqrt(cell.m2 / cell.count + eps));
     }
 }
 
