@@ -41,25 +41,47 @@ std::vector<std::int64_t> draw_labels(const Case& each) {
     return labels;
 }
 
-Call moments_call(const Case& each, const Buffers& buffers, int threads) {
-    std::vector<std::int64_t> kept = lengths(each, false);
-    const auto labels = std::make_shared<std::vector<std::int64_t>>();
-    anynorm::Grouping grouping{anynorm::Axes{std::span(each.axes)}};
-    if (each.labels > 0) {
-        kept.insert(kept.begin(), each.labels);
-        *labels = draw_labels(each);
-        std::vector<std::int64_t> shape(each.shape.size(), 1);
-        shape.front() = each.shape.front();
-        grouping.selection.labels = anynorm::view(labels->data(), shape);
-        grouping.selection.num_groups = each.labels;
+/// Which rows share a set, as the case says it.
+struct Sets {
+    anynorm::Grouping grouping;
+    std::vector<std::int64_t> shape;                 ///< of the moments
+    std::shared_ptr<std::vector<std::int64_t>> own;  ///< labels or offsets
+
+    explicit Sets(const Case& each)
+        : grouping{anynorm::Axes{std::span(each.axes)}},
+          shape(lengths(each, false)),
+          own(std::make_shared<std::vector<std::int64_t>>()) {
+        const std::int64_t rows = each.shape.front();
+        if (each.labels > 0) {
+            shape.insert(shape.begin(), each.labels);
+            *own = draw_labels(each);
+            std::vector<std::int64_t> along(each.shape.size(), 1);
+            along.front() = rows;
+            grouping.selection.labels = anynorm::view(own->data(), along);
+            grouping.selection.num_groups = each.labels;
+        } else if (each.segments > 0) {
+            shape.insert(shape.begin(), each.segments);
+            for (std::int64_t i = 0; i <= each.segments; ++i) own->push_back(rows * i / each.segments);
+            grouping.selection.segments = anynorm::view(own->data(), {each.segments + 1});
+        }
     }
-    std::size_t sets = 1;
-    for (const std::int64_t length : kept) sets *= static_cast<std::size_t>(length);
-    const auto results = std::make_shared<std::vector<double>>(3 * sets);
-    const auto column = [&](std::size_t i) { return anynorm::view(results->data() + i * sets, kept); };
+};
+
+Call moments_call(const Case& each, const Buffers& buffers, int threads) {
+    const Sets sets(each);
+    std::size_t count = 1;
+    for (const std::int64_t length : sets.shape) count *= static_cast<std::size_t>(length);
+    const auto results = std::make_shared<std::vector<double>>(3 * count);
+    const auto column = [&](std::size_t i) { return anynorm::view(results->data() + i * count, sets.shape); };
     const anynorm::MomentsView out{.count = column(0), .mean = column(1), .m2 = column(2)};
-    return [=, x = buffers.x.view(each), keep = std::pair(results, labels)] {
-        anynorm::moments(x, grouping, out, {.num_threads = threads});
+    return [=, x = buffers.x.view(each), keep = results] {
+        anynorm::moments(x, sets.grouping, out, {.num_threads = threads});
+    };
+}
+
+Call normalize_call(const Case& each, const Buffers& buffers, int threads) {
+    return [sets = Sets(each), x = buffers.x.view(each), y = buffers.y.view(each), threads] {
+        anynorm::normalize(x, sets.grouping, y, {.num_threads = threads});
     };
 }
 
@@ -182,6 +204,7 @@ Call channel_call(const Case& each, const Buffers& buffers, int threads) {
 
 Call make_call(const Case& each, const Buffers& buffers, int threads) {
     if (each.kind == "moments") return moments_call(each, buffers, threads);
+    if (each.kind == "normalize") return normalize_call(each, buffers, threads);
     const std::string norm = each.norm();
     if (norm == "layer_norm" || norm == "rms_norm") return row_call(each, buffers, threads);
     if (norm == "batch_norm" || norm == "group_norm" || norm == "instance_norm")

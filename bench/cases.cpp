@@ -18,7 +18,8 @@ const std::map<std::string, std::set<std::string>> options_of = {
     {"batch_norm", {"channel"}},
     {"group_norm", {"channel", "groups"}},
     {"instance_norm", {"channel"}},
-    {"moments", {"axis", "labels", "sorted"}},
+    {"moments", {"axis", "labels", "sorted", "segments"}},
+    {"normalize", {"axis", "labels", "sorted", "segments"}},
 };
 constexpr std::int64_t cache_line = 64;  // bytes; a longer step would leave some of them alone
 
@@ -49,7 +50,8 @@ anynorm::DType dtype_named(const std::string& name) {
 bool takes(const Case& each, const std::string& key) {
     if (key == "order" || key == "step" || options_of.at(each.norm()).contains(key)) return true;
     if (key == "training") return each.kind == "batch_norm";
-    return each.writes() && !each.backward() && (key == "residual" || key == "activation" || key == "result");
+    return each.writes() && !each.backward() && each.kind != "normalize" &&
+           (key == "residual" || key == "activation" || key == "result");
 }
 
 anynorm::Activation activation_named(const std::string& name) {
@@ -67,9 +69,10 @@ void read_option(Case& result, const std::string& key, const std::string& value)
     } else if (key == "residual" || key == "result") {
         if (value != (key == "result" ? "i8" : "1")) throw std::invalid_argument(value);
         (key == "result" ? result.integers : result.residual) = true;
-    } else if (key == "labels") {
-        result.labels = integer(value);
-        if (result.labels < 1) throw std::invalid_argument(value);
+    } else if (key == "labels" || key == "segments") {
+        std::int64_t& groups = key == "labels" ? result.labels : result.segments;
+        groups = integer(value);
+        if (groups < 1) throw std::invalid_argument(value);
     } else if (key == "sorted") {
         if (value != "1") throw std::invalid_argument(value);
         result.sorted = true;
@@ -105,7 +108,8 @@ Case read_case(const std::string& line, const Resize& resize) {
     words >> result.kind >> dtype >> shape;
     result.dtype = dtype_named(dtype);
     result.shape = integers(shape, 'x');
-    const bool known = options_of.contains(result.norm()) && result.kind != "moments_backward";
+    const bool known = options_of.contains(result.norm()) &&
+                       !(result.backward() && (result.norm() == "moments" || result.norm() == "normalize"));
     if (!known) throw std::invalid_argument(result.kind);
     const std::int64_t rows = std::min(result.shape.at(0), resize.max_length);
     for (std::string word; words >> word;) {
@@ -113,15 +117,19 @@ Case read_case(const std::string& line, const Resize& resize) {
         if (equals == std::string::npos) throw std::invalid_argument(word);
         const std::string key = word.substr(0, equals);
         read_option(result, key, word.substr(equals + 1));
-        if (key == "labels") result.labels = std::min(result.labels, rows);  // so that none is empty
         told += '/';
         if (key == "groups") {
             told += "groups=" + std::to_string(std::min(result.groups, resize.max_length));
+        } else if (key == "labels" || key == "segments") {
+            std::int64_t& groups = key == "labels" ? result.labels : result.segments;
+            groups = std::min(groups, rows);  // so that none is empty
+            told += key + "=" + std::to_string(groups);
         } else {
-            told += key == "labels" ? "labels=" + std::to_string(result.labels) : word;
+            told += word;
         }
     }
     if (result.fortran_order && result.step > 1) throw std::invalid_argument("order=F and step");
+    if (result.labels > 0 && result.segments > 0) throw std::invalid_argument("labels and segments");
     if (result.axes.empty()) result.axes = {-1};
     resize_shape(result, resize);
 
@@ -171,8 +179,9 @@ std::vector<Case> read_cases(const std::string& path, const Resize& resize) {
         } catch (const std::exception&) {
             std::string message = path + ":" + std::to_string(number) + ": expected `kind dtype shape`, ";
             message +=
-                "then axis=, labels= and sorted=1 of moments or channel=, groups= and training= of the norms that have "
-                "them, ";
+                "then axis=, labels=, sorted=1 and segments= of moments and normalize or channel=, groups= and "
+                "training= "
+                "of the norms that have them, ";
             message += "residual=1, activation=gelu_tanh and result=i8 of a norm that does more, ";
             message += "then order=F or step=2; got `" + line + "`";
             throw std::runtime_error(message);

@@ -13,20 +13,21 @@ namespace bench {
 
 struct Case {
     std::string name;  ///< "group_norm/8x256x64x64/f32/channel=1/groups=32"
-    std::string kind;  ///< the name of the function: a norm, the same with _backward, or moments
+    std::string kind;  ///< the name of the function: a norm, the same with _backward, moments or normalize
     anynorm::DType dtype = anynorm::DType::f32;
     std::vector<std::int64_t> shape;
-    std::vector<int> axes;  ///< of moments; layer and RMS norm take the last
+    std::vector<int> axes;  ///< of moments and normalize; layer and RMS norm take the last
     int channel_axis = 1;   ///< of batch, group and instance norm
     std::int64_t groups = 1;
     bool training = true;        ///< of batch norm: statistics of x, not running ones
     bool fortran_order = false;  ///< the first axis is the fastest
     std::int64_t step = 1;       ///< every so many-th element along the last axis of an array that is as much longer
     anynorm::Activation activation = anynorm::Activation::none;
-    bool residual = false;    ///< another array is added to x before, and the sum is written as well
-    bool integers = false;    ///< y is int8
-    std::int64_t labels = 0;  ///< of moments: rows that share one are a set, 0 without
-    bool sorted = false;      ///< of labels: they rise
+    bool residual = false;      ///< another array is added to x before, and the sum is written as well
+    bool integers = false;      ///< y is int8
+    std::int64_t labels = 0;    ///< of moments and normalize: rows that share one are a set, 0 without
+    bool sorted = false;        ///< of labels: they rise
+    std::int64_t segments = 0;  ///< of the same: so many stretches of rows, each a set, 0 without
 
     bool backward() const { return kind.ends_with("_backward"); }
     std::string norm() const { return backward() ? kind.substr(0, kind.rfind('_')) : kind; }
@@ -38,8 +39,12 @@ struct Case {
     double written() const {
         return !writes() ? 0 : residual + (integers ? 1.0 / static_cast<double>(anynorm::size_of(dtype)) : 1);
     }
-    /// How many are read again where no cache holds a set: batch norm's statistics are complete when all has been read.
-    int reads_again() const { return norm() != "batch_norm" || !training ? 0 : backward() ? 2 : 1; }
+    /// How many are read again where no cache holds a set: the statistics of batch norm, and those by label, are
+    /// complete when all has been read.
+    int reads_again() const {
+        if (kind == "normalize") return labels > 0 && !sorted ? 1 : 0;
+        return norm() != "batch_norm" || !training ? 0 : backward() ? 2 : 1;
+    }
 
     std::size_t label_bytes() const {
         return labels > 0 ? sizeof(std::int64_t) * static_cast<std::size_t>(shape.at(0)) : 0;

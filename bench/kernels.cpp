@@ -4,7 +4,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <anynorm/anynorm.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -259,22 +261,21 @@ class Registry {
             [=, kernel = kernels_.coefficients] { kernel(from, cell_count, 1e-5, mean, low, rstd); });
     }
 
-    /// Runs of eight rows, as a window of random labels has.
+    /// Rows of a few groups, whose blocks never fill.
     void add_grouped_sums(const Size& size) const {
-        constexpr std::int64_t groups = 4, of_run = 8;
-        const auto runs = std::make_shared<std::vector<GroupRun>>();
-        const auto row_of = std::make_shared<std::vector<std::uint32_t>>();
-        for (std::int64_t row = 0; row < size.rows; row += of_run) {
-            const std::int64_t last = std::min(size.rows, row + of_run);
-            runs->push_back({static_cast<std::int32_t>(row / of_run % groups), static_cast<std::uint32_t>(last)});
-        }
-        for (std::int64_t row = 0; row < size.rows; ++row) row_of->push_back(static_cast<std::uint32_t>(row));
-        const std::int64_t stride = 3 * whole_packs(size.n);
-        const auto sums = std::make_shared<std::vector<double>>(static_cast<std::size_t>(groups * stride));
+        constexpr std::int64_t groups = 64;
+        const auto labels = std::make_shared<std::vector<std::int32_t>>();
+        for (std::int64_t row = 0; row < size.rows; ++row)
+            labels->push_back(static_cast<std::int32_t>(row * 29 % groups));
+        const auto counts = std::make_shared<std::vector<std::int32_t>>(static_cast<std::size_t>(groups));
+        const std::int64_t bytes = groups * block_bytes<X>(size.n);
+        const auto blocks = std::make_shared<std::vector<std::byte>>(static_cast<std::size_t>(bytes));
         const X* const x = Operands<X>::elements_of(operands_->x);
-        add("grouped_sums", size.name(), size.elements(),
-            size.elements() * sizeof(X) + groups * stride * sizeof(double), [=, kernel = kernels_.grouped_sums] {
-                kernel({std::ssize(*runs), size.n, runs->data(), row_of->data(), 0, x, size.n, sums->data(), stride});
+        add("grouped_sums", size.name(), size.elements(), size.elements() * sizeof(X) + static_cast<std::size_t>(bytes),
+            [=, kernel = kernels_.grouped_sums] {
+                std::fill(counts->begin(), counts->end(), 0);
+                kernel(
+                    {size.rows, size.n, x, size.n, {.narrow = labels->data()}, true, counts->data(), blocks->data()});
             });
     }
 

@@ -27,14 +27,23 @@ bool labels_rise(const Selection& selection, const Nest& nest) noexcept {
     if (!selection.labels.given() || selection.where.given()) return false;
     const Nest space = loops_that(nest, is_selected);
     if (space.depth != 1) return false;
-    const std::int64_t step = space.loops[0].stride[op_labels];
+    const std::int64_t step = space.loops[0].stride[op_labels], n = space.loops[0].n;
+    // Looked at in stretches without a branch, which compilers vectorize.
+    constexpr std::int64_t stretch = 1024;
     return with_labels(elements_of(selection.labels), [&](const auto* labels) {
         labels += nest.offset[op_labels];
-        std::int64_t last = -1;
-        for (std::int64_t i = 0; i < space.loops[0].n; ++i) {
-            const std::int64_t label = std::max<std::int64_t>(-1, labels[i * step]);  // those that exclude come first
-            if (label < last) return false;
-            last = label;
+        const auto falls = [labels](std::int64_t first, std::int64_t last, std::int64_t each) {
+            int any = 0;
+            for (std::int64_t i = first; i < last; ++i) {
+                // Those that exclude come first.
+                const std::int64_t before = std::max<std::int64_t>(-1, labels[(i - 1) * each]);
+                any |= std::max<std::int64_t>(-1, labels[i * each]) < before ? 1 : 0;
+            }
+            return any != 0;
+        };
+        for (std::int64_t first = 1; first < n; first += stretch) {
+            const std::int64_t last = std::min(n, first + stretch);
+            if (step == 1 ? falls(first, last, 1) : falls(first, last, step)) return false;
         }
         return true;
     });
@@ -78,11 +87,12 @@ void Members::find_stretches(const Selection& selection) {
     const std::int64_t step = space_.loops[0].stride[op_labels];
     with_labels(elements_of(selection.labels), [&](const auto* labels) {
         labels += space_.offset[op_labels];
-        for (std::int64_t position = 0; position < positions_; ++position) {
-            const std::int64_t label = labels[position * step];
+        for (std::int64_t position = 0; position < positions_;) {
+            const std::int64_t label = labels[position * step], first = position;
+            while (position < positions_ && labels[position * step] == label) ++position;
             if (label < 0) continue;
-            std::int64_t* const range = table_.data() + 2 * label;
-            if (range[1]++ == 0) range[0] = position;
+            table_[static_cast<std::size_t>(2 * label)] = first;
+            table_[static_cast<std::size_t>(2 * label + 1)] = position - first;
         }
     });
 }

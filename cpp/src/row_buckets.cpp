@@ -48,13 +48,10 @@ RowBuckets::RowBuckets(const Selection& selection, const Loop& rows, const std::
 }
 
 void RowBuckets::sort() {
-    rows_ = std::make_unique_for_overwrite<std::uint32_t[]>(static_cast<std::size_t>(loop_.n));
-    groups_ = std::make_unique_for_overwrite<std::int32_t[]>(static_cast<std::size_t>(loop_.n));
-    const std::int64_t mask = (std::int64_t{1} << shift_) - 1;
-    each_part([&](std::uint32_t& next, std::int64_t row, std::int64_t group) {
-        const std::uint32_t place = next++;
-        rows_[place] = static_cast<std::uint32_t>(row);
-        groups_[place] = static_cast<std::int32_t>(group & mask);
+    entries_ = std::make_unique_for_overwrite<kernels::RowEntry[]>(static_cast<std::size_t>(loop_.n));
+    each_part([entries = entries_.get(), mask = (std::int64_t{1} << shift_) - 1](std::uint32_t& next, std::int64_t row,
+                                                                                 std::int64_t group) {
+        entries[next++] = {static_cast<std::uint32_t>(row), static_cast<std::int32_t>(group & mask)};
     });
 }
 

@@ -8,11 +8,13 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/kernel_table.hpp"
 #include "selection.hpp"
 
 namespace anynorm::detail {
 
-/// Bucket b has the rows of the groups b << shift to (b + 1) << shift, in the order of rows. 8 bytes a row.
+/// Bucket b has the rows of the groups b << shift to (b + 1) << shift, in the order of rows. 8 bytes a row: row and
+/// group together, so that a bucket is one place to write to, not two.
 class RowBuckets {
   public:
     /// `rows` is the loop that labels, and a mask if there is one, vary along; of a nest that starts at `offset`.
@@ -25,9 +27,8 @@ class RowBuckets {
     std::int64_t buckets() const noexcept { return static_cast<std::int64_t>(starts_.size()) - 1; }
     /// The entries of a bucket are those from first(bucket) to first(bucket + 1).
     std::int64_t first(std::int64_t bucket) const noexcept { return starts_[static_cast<std::size_t>(bucket)]; }
-    /// The row of each entry, and its group counted from the first of its bucket.
-    const std::uint32_t* rows() const noexcept { return rows_.get(); }
-    const std::int32_t* groups() const noexcept { return groups_.get(); }
+    /// Their groups are counted from the first of the bucket.
+    const kernels::RowEntry* entries() const noexcept { return entries_.get(); }
 
   private:
     template <class Body>
@@ -40,8 +41,7 @@ class RowBuckets {
     std::int64_t parts_;
     std::vector<std::uint32_t> counts_;  ///< of each part of the rows and each bucket
     std::vector<std::int64_t> starts_;
-    std::unique_ptr<std::uint32_t[]> rows_;
-    std::unique_ptr<std::int32_t[]> groups_;
+    std::unique_ptr<kernels::RowEntry[]> entries_;
 };
 
 /// Calls body(i, group) for n rows from `row` on, with -1 for those that are in no group. `rows` and `offset` are as

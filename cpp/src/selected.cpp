@@ -30,16 +30,24 @@ void store_values(const TensorView& view, const Nest& kept, Operand operand, std
     const std::int64_t n = kept.depth > 0 ? kept.loops[outside].n : 1;
     const std::int64_t stride = kept.depth > 0 ? kept.loops[outside].stride[operand] : 0;
     std::int64_t set = 0;
-    const auto store_run = [&](double* to) {
-        for (std::int64_t i = 0; i < n; ++i) to[i * stride] = value_of(set + i);
-        set += n;
+    const auto store_run = [&](double* to, std::int64_t length) {
+        if (stride == 1) {
+            for (std::int64_t i = 0; i < length; ++i) to[i] = value_of(set + i);
+        } else {
+            for (std::int64_t i = 0; i < length; ++i) to[i * stride] = value_of(set + i);
+        }
+        set += length;
     };
+    // Groups that follow each other are one run.
+    if (outside == 0 && stride == 1 && step == n) {
+        return store_run(data + first * step + kept.offset[operand], count * n);
+    }
     for (std::int64_t group = first; group < first + count; ++group) {
         double* const to = data + group * step;
         if (outside == 0) {
-            store_run(to + kept.offset[operand]);
+            store_run(to + kept.offset[operand], n);
         } else {
-            walk(kept, outside, [&](const std::int64_t* offset) { store_run(to + offset[operand]); });
+            walk(kept, outside, [&](const std::int64_t* offset) { store_run(to + offset[operand], n); });
         }
     }
 }
@@ -178,7 +186,7 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
                          const Selection& selection, const Nest& loops, int threads, const CellSink& sink) {
-    if (are_grouped_columns(selection, loops) && !labels_rise(selection, loops)) {
+    if (are_grouped_columns(operands.x, selection, loops)) {
         return grouped_columns(table, operands, selection, loops, threads, sink);
     }
     if (are_masked_columns(selection, loops)) {

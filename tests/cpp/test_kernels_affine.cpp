@@ -183,6 +183,49 @@ TEST_P(KernelAffine, StatisticsByNumber) {
     });
 }
 
+/// Rows of 16 that name their statistics, past the caches to any address: the bits of ordinary stores, and nothing
+/// beside them is written.
+TEST_P(KernelAffine, StatisticsByNumberPastTheCaches) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        const std::int64_t n = 16, most = 150, groups = 5, around = 16;
+        Random random(23);
+        std::vector<T> x(most * n), stats(3 * groups * n);
+        for (auto* values : {&x, &stats})
+            for (T& each : *values) each = static_cast<T>(random.uniform(-2, 2));
+        std::vector<std::int32_t> numbers(most);
+        for (std::int32_t& each : numbers) each = static_cast<std::int32_t>(random.below(groups));
+        const T weight = 2, bias = 3, untouched = 77;
+        for (const std::int64_t rows : {1, 63, 64, 65, 150}) {
+            for (std::int64_t offset = 0; offset < n; ++offset) {
+                std::vector<T> results[2];
+                for (const bool stream : {false, true}) {
+                    std::vector<T>& y = results[stream ? 1 : 0];
+                    y.assign(static_cast<std::size_t>(rows * n + n + 2 * around), untouched);
+                    // The vector begins at a multiple of 16 bytes, so that `offset` finds every place in a line.
+                    AffineArgs<T> args{};
+                    args.rows = rows;
+                    args.n = args.x_row = args.y_row = n;
+                    args.x = x.data();
+                    args.y = y.data() + around + offset;
+                    args.mean = stats.data();
+                    args.mean_lo = args.mean + n;
+                    args.rstd = args.mean + 2 * n;
+                    args.stat_row = 3 * n;
+                    args.stat_of = numbers.data();
+                    args.weight = &weight;
+                    args.bias = &bias;
+                    args.stream = stream;
+                    table<T>().affine[affine_index(true, false, false)](args);
+                    EXPECT_EQ(y[static_cast<std::size_t>(around + offset - 1)], untouched);
+                    EXPECT_EQ(y[static_cast<std::size_t>(around + offset + rows * n)], untouched);
+                }
+                EXPECT_EQ(different_bits(results[0], results[1]), 0) << "rows " << rows << ", offset " << offset;
+            }
+        }
+    });
+}
+
 template <class T>
 std::vector<std::uint64_t> bits_of_all_shapes(Isa isa) {
     const Kernels<T>& table = detail::kernels_for<T>(*detail::kernels_of(isa));

@@ -32,7 +32,7 @@ TINY = ("--threads", "1", "--repeat", "1")
 RMS = ("--cases", "transformers/rms", "--max-length", "8")
 NORMS = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm"}
 GRADIENTS = {f"{norm}_backward" for norm in NORMS}
-KINDS = NORMS | GRADIENTS | {"moments"}
+KINDS = NORMS | GRADIENTS | {"moments", "normalize"}
 FUSED = re.compile(r"/(residual|activation|result)=")
 GROUPERS = ("pandas", "polars", "flox", "numbagg")
 HALF = re.compile(r"/b?f16(/|$)")
@@ -62,6 +62,10 @@ WRONG_LINES = [
     "moments f32 3x4 result=i8",
     "moments f32 3x4 axis=0 labels=0",
     "moments f32 3x4 axis=0 labels=2 sorted=0",
+    "moments f32 3x4 axis=0 segments=0",
+    "moments f32 3x4 axis=0 labels=2 segments=2",
+    "normalize f32 3x4 residual=1",
+    "normalize_backward f32 3x4 axis=0",
     "layer_norm f32 3x4 labels=2",
     "layer_norm f32 3x4 residual=2",
     "layer_norm f32 3x4 activation=tanh",
@@ -151,7 +155,7 @@ def test_peers_compute_the_same(peer: str, module: str, tmp_path: Path) -> None:
     results = measured(tmp_path, "--quick", "--max-length", "8", "--peers", peer)
     check_errors(results)
     kinds = {result["case"].partition("/")[0] for result in results if peer in result["seconds"]}
-    assert kinds == (NORMS if peer == "onnxruntime" else KINDS)
+    assert kinds == (NORMS if peer == "onnxruntime" else KINDS - {"normalize"})
 
 
 @pytest.mark.peer
@@ -162,7 +166,7 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
     check_errors(results)
     for result in results:
         case = result["case"]
-        unwritten = re.match("layer_norm.*order=F|.*_backward|.*/labels=", case) or FUSED.search(case)
+        unwritten = re.match("layer_norm.*order=F|.*_backward|.*/(labels|segments)=", case) or FUSED.search(case)
         assert "numba" in result["seconds"] or unwritten or HALF.search(case)
 
 
@@ -170,9 +174,11 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("peer", GROUPERS)
 def test_who_reduces_by_label_computes_the_same(peer: str, tmp_path: Path) -> None:
     needs(peer)
-    results = measured(tmp_path, "--cases", "labels/", "--max-length", "64", "--peers", peer, POLARS_MAX_THREADS="1")
+    results = measured(
+        tmp_path, "--cases", "labels/moments", "--max-length", "64", "--peers", peer, POLARS_MAX_THREADS="1"
+    )
     check_errors(results)
-    assert all(peer in result["seconds"] for result in results)
+    assert all(peer in result["seconds"] for result in results if "/labels=" in result["case"])
 
 
 @pytest.mark.peer
@@ -309,6 +315,8 @@ def test_views(line: str, memory: tuple[int, ...], strides: tuple[int, ...]) -> 
     [
         ("moments f32 3x5", 60),
         ("moments f32 3x5 axis=0 labels=2", 84),
+        ("normalize f32 3x5 axis=0 labels=2", 144),
+        ("normalize f32 3x5 axis=0 segments=2", 120),
         ("layer_norm f32 3x5", 120),
         ("layer_norm f32 3x5 result=i8", 75),
         ("layer_norm f32 3x5 residual=1", 240),

@@ -7,6 +7,7 @@
 
 #include "kernel_table.hpp"
 #include "lines.inl.hpp"
+#include "looked_up_rows.inl.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -152,6 +153,9 @@ template <bool stream, bool stat_varies, bool weight_varies, bool bias_varies, c
 
 template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
 void Affine(const AffineArgs<X>& args) noexcept {
+    if constexpr (stat_varies) {
+        if (args.stat_of != nullptr && args.n == pack_size) return LookedUpRows<X, weight_varies, bias_varies>(args);
+    }
     LineBuffer<X> buffer;
     LineWriter<X> lines(buffer, args.y_row == args.n);
     if constexpr (has_streams) {

@@ -1,61 +1,183 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of rows by groups. A run of rows of one group is added to sums that stay in registers meanwhile: those of 1000
-// groups of 16 columns are in L2, and to load and store them for every row takes 20 to 40 % longer in all.
+// Sums of rows by groups: rows in the order of memory, each added to the sums of its group, which a cache holds.
+//
+// To sort the rows of a window by group first, so that the sums of a group stay in registers for all that it has there,
+// takes longer: 8 ns a row beside 5, for 1000 groups of 16 columns of float32 on a core with AVX-512 at 3.9 GHz. The
+// five lines of such a group come from L2 while other rows are added; to fetch them before gains nothing there, and its
+// instructions cost a tenth.
 #pragma once
 
 #include "kernel_table.hpp"
+#include "moments.inl.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
 namespace {
 
-/// Adds rows to the sums of 16 columns.
-template <class X, class LoadRow>
-inline void AddRun(const std::uint32_t* row_of, std::int64_t rows, const X* x, std::int64_t x_row, double* shifts,
-                   std::int64_t width, const LoadRow& load_row) {
-    double *const s1_of = shifts + width, *const s2_of = s1_of + width;
-    const Pack<double> shift = PackLoad(shifts);
-    Pack<double> s1 = PackLoad(s1_of), s2 = PackLoad(s2_of);
-    for (std::int64_t i = 0; i < rows; ++i) {
-        const Pack<double> d = load_row(x + row_of[i] * x_row) - shift;
-        s1 = PackAccumulate(s1, d);
-        s2 = PackMulAdd(d, d, s2);
+/// Where the block of a group is.
+template <class X>
+struct GroupBlock {
+    Compute<X>* c;
+    double *s1, *s2;
+
+    [[gnu::always_inline]] GroupBlock(std::byte* memory, std::int64_t width)
+        : c(reinterpret_cast<Compute<X>*>(memory)), s1(reinterpret_cast<double*>(c + width)), s2(s1 + width) {}
+};
+
+/// Begins a block with a row as shift; 0 takes the place of what is not finite, and lies beyond the columns.
+template <class X>
+[[gnu::noinline]] void BeginBlock(const X* x, std::int64_t n, bool center, std::byte* memory) {
+    const GroupBlock<X> block(memory, whole_packs(n));
+    for (std::int64_t i = 0; i < n; i += pack_size) {
+        const std::int64_t rest = n - i;
+        const Pack<Compute<X>> c = !center             ? PackSet(Compute<X>(0))
+                                   : rest >= pack_size ? PackLoad(x + i)
+                                                       : PackLoadN(x + i, rest);
+        PackStore(block.c + i, c);
+        PackStore(block.s1 + i, PackSet(0.0));
+        PackStore(block.s2 + i, PackSet(0.0));
+        const Pack<double> wide = PackPromote(c);
+        if (PackReduceSum(wide - wide) == 0) continue;
+        for (std::int64_t j = i; j < i + pack_size; ++j) {
+            if (!IsFinite(static_cast<double>(block.c[j]))) block.c[j] = 0;
+        }
     }
-    PackStore(s1_of, s1);
-    PackStore(s2_of, s2);
+}
+
+/// Adds 16 columns of a row.
+template <class X, class Row>
+[[gnu::always_inline]] inline void AddToBlock(const Row& row, const GroupBlock<X>& block, std::int64_t i) {
+    const Pack<double> d = row - PackLoadPromote(block.c + i);
+    PackStore(block.s1 + i, PackAccumulate(PackLoad(block.s1 + i), d));
+    PackStore(block.s2 + i, PackMulAdd(d, d, PackLoad(block.s2 + i)));
+}
+
+/// Rows that follow each other. What is 4 KB ahead is fetched: prefetchers of the machine alone take twice the time.
+template <class X, class Label>
+struct FollowingRows {
+    const X* x;
+    std::int64_t x_row;
+    const Label* labels;
+    std::int64_t ahead;
+
+    [[gnu::always_inline]] FollowingRows(const GroupedSumsArgs<X>& args, const Label* of)
+        : x(args.x), x_row(args.x_row), labels(of) {
+        const std::int64_t rows = 4096 / (args.n * static_cast<std::int64_t>(sizeof(X)));
+        ahead = (rows < 1 ? 1 : rows) * x_row;
+    }
+    [[gnu::always_inline]] std::int64_t Group(std::int64_t i) const { return labels[i]; }
+    [[gnu::always_inline]] const X* Row(std::int64_t i) const { return x + i * x_row; }
+    [[gnu::always_inline]] const X* Soon(std::int64_t i) const { return Row(i) + ahead; }
+};
+
+/// Rows that lie anywhere.
+template <class X>
+struct ListedRows {
+    const X* x;
+    std::int64_t x_row;
+    const RowEntry* entries;
+    std::int64_t ahead, last;
+
+    [[gnu::always_inline]] explicit ListedRows(const GroupedSumsArgs<X>& args)
+        : x(args.x), x_row(args.x_row), entries(args.group_of.listed), last(args.rows - 1) {
+        const std::int64_t rows = 4096 / (args.n * static_cast<std::int64_t>(sizeof(X)));
+        ahead = rows < 1 ? 1 : rows > 32 ? 32 : rows;
+    }
+    [[gnu::always_inline]] std::int64_t Group(std::int64_t i) const { return entries[i].group; }
+    [[gnu::always_inline]] const X* Row(std::int64_t i) const {
+        return x + static_cast<std::int64_t>(entries[i].row) * x_row;
+    }
+    [[gnu::always_inline]] const X* Soon(std::int64_t i) const { return Row(i + ahead < last ? i + ahead : last); }
+};
+
+/// `n` is the number of columns, which a compiler may know.
+template <class X, class Rows>
+[[gnu::always_inline]] inline GroupedRun AddRows(const GroupedSumsArgs<X>& args, const Rows& rows, std::int64_t n) {
+    const std::int64_t count = args.rows, width = whole_packs(n), bytes = block_bytes<X>(n);
+    const std::int64_t rest = n % pack_size, whole = n - rest;
+    std::int32_t* const counts = args.counts;
+    std::byte* const blocks = args.blocks;
+    for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t group = rows.Group(i);
+        if (group < 0) continue;
+        const X *const x = rows.Row(i), *const soon = rows.Soon(i);
+        std::byte* const memory = blocks + group * bytes;
+        const std::int32_t before = counts[group];
+        counts[group] = before + 1;
+        if (before == 0) BeginBlock(x, n, args.center, memory);
+        const GroupBlock<X> block(memory, width);
+        for (std::int64_t j = 0; j < whole; j += pack_size) {
+            __builtin_prefetch(soon + j);
+            if constexpr (sizeof(X) == 8) __builtin_prefetch(soon + j + 8);  // a pack is two lines
+            AddToBlock(PackLoadPromote(x + j), block, j);
+        }
+        __builtin_prefetch(soon + n - 1);  // a row need not begin with a line
+        if (rest > 0) AddToBlock(PackLoadPromoteN(x + whole, rest, 0), block, whole);
+        if (before == group_block - 1) return {i + 1, group};
+    }
+    return {count, -1};
+}
+
+/// A row of one pack has no loop over columns: a sixth of the time.
+template <class X, class Rows>
+[[gnu::noinline]] GroupedRun AddPacks(const GroupedSumsArgs<X>& args, const Rows rows) {
+    return AddRows(args, rows, pack_size);
+}
+template <class X, class Rows>
+[[gnu::noinline]] GroupedRun AddAnyRows(const GroupedSumsArgs<X>& args, const Rows rows) {
+    return AddRows(args, rows, args.n);
 }
 
 template <class X>
-void GroupedSums(const GroupedSumsArgs<X>& args) noexcept {
-    // Rows lie anywhere in a window of memory, and runs come in any order: both are fetched before they are needed.
-    constexpr std::int64_t ahead = 16, runs_ahead = 4, line = 64 / sizeof(X), most = 8 * line;
-    const std::int64_t width = whole_packs(args.n), rest = args.n % pack_size, whole = args.n - rest;
-    const std::int64_t fetched = args.n < most ? args.n : most, fetched_sums = 3 * (width < 16 ? width : 16);
-    const std::int64_t end = args.run[args.runs - 1].last - ahead;
-    std::int64_t first = args.first;
-    for (std::int64_t r = 0; r < args.runs; ++r) {
-        const GroupRun& run = args.run[r];
-        if (r + runs_ahead < args.runs) {
-            const double* const next = args.sums + args.run[r + runs_ahead].group * args.group_stride;
-            for (std::int64_t i = 0; i < fetched_sums; i += 8) __builtin_prefetch(next + i, 1);
+GroupedRun GroupedSums(const GroupedSumsArgs<X>& args) noexcept {
+    const auto add = [&](const auto& rows) {
+        return args.n == pack_size ? AddPacks(args, rows) : AddAnyRows(args, rows);
+    };
+    const RowGroups& of = args.group_of;
+    if (of.listed != nullptr) return add(ListedRows<X>(args));
+    if (of.narrow != nullptr) return add(FollowingRows<X, std::int32_t>(args, of.narrow));
+    return add(FollowingRows<X, std::int64_t>(args, of.wide));
+}
+
+/// The cells of a group of `rows` rows.
+template <class X>
+[[gnu::always_inline]] inline bool CellsOfBlock(const GroupBlock<X>& block, std::int64_t n, std::int32_t rows,
+                                                bool center, Cell* out) {
+    const double count = static_cast<double>(rows), nan = __builtin_nan("");
+    double not_finite = 0;
+    for (std::int64_t i = 0; i < n; i += pack_size) {
+        const std::int64_t columns = n - i < pack_size ? n - i : pack_size;
+        double c[pack_size];
+        PackStore(static_cast<double*>(c), PackLoadPromote(block.c + i));
+        for (std::int64_t j = 0; j < columns; ++j) {
+            const double s1 = block.s1[i + j], s2 = block.s2[i + j], special = (s1 - s1) + (s2 - s2);
+            const MomentsOf<double> moments = Centered(count, c[j], s1, s2);
+            out[i + j] = center ? Cell{count, moments.mean, moments.mean_lo, moments.m2} : Cell{count, 0, 0, s2};
+            not_finite += special;
         }
-        for (std::int64_t i = first; i < run.last && i < end; ++i) {
-            const X* const row = args.x + args.row_of[i + ahead] * args.x_row;
-            for (std::int64_t j = 0; j < fetched; j += line) __builtin_prefetch(row + j);
-        }
-        const std::uint32_t* const row_of = args.row_of + first;
-        const std::int64_t rows = run.last - first;
-        double* const sums = args.sums + run.group * args.group_stride;
-        for (std::int64_t i = 0; i < whole; i += pack_size) {
-            AddRun(row_of, rows, args.x + i, args.x_row, sums + i, width,
-                   [](const X* x) { return PackLoadPromote(x); });
-        }
-        if (rest > 0) {  // what lies beyond the columns stays 0
-            AddRun(row_of, rows, args.x + whole, args.x_row, sums + whole, width,
-                   [rest](const X* x) { return PackLoadPromoteN(x, rest, 0); });
-        }
-        first = run.last;
     }
+    if (not_finite == 0) return true;
+    for (std::int64_t i = 0; i < n; ++i) {
+        if (!IsFinite(block.s1[i]) || !IsFinite(block.s2[i])) out[i].mean_lo = nan;
+    }
+    return false;
+}
+
+template <class X>
+bool GroupedCells(const GroupedCellsArgs<X>& args) noexcept {
+    const std::int64_t n = args.n, bytes = block_bytes<X>(n);
+    bool finite = true;
+    for (std::int64_t group = 0; group < args.groups; ++group) {
+        Cell* const out = args.out + group * n;
+        if (args.counts[group] == 0) {
+            for (std::int64_t i = 0; i < n; ++i) out[i] = {0, __builtin_nan(""), 0, 0};
+            continue;
+        }
+        const GroupBlock<X> block(args.blocks + group * bytes, whole_packs(n));
+        finite = CellsOfBlock<X>(block, n, args.counts[group], args.center, out) && finite;
+        args.counts[group] = 0;
+    }
+    return finite;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // fail, allocates nothing and knows nothing of axes, threads or norms.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "cell.hpp"
@@ -91,25 +92,58 @@ struct RowsArgs {
     Cell* out;  ///< `rows` of them, or nullptr
 };
 
-/// Entries of a list of rows that are of one group: those up to `last` which the runs before it have not.
-struct GroupRun {
+/// A row of a list, and the group that it belongs to.
+struct RowEntry {
+    std::uint32_t row;
     std::int32_t group;
-    std::uint32_t last;
 };
 
-/// Sums of rows that belong to groups: `runs` of them, at least one, over the entries of row_of from `first` on. A
-/// group has `group_stride` doubles in `sums`: for each column a shift c, then for each the sum of (x - c), then for
-/// each that of (x - c)^2, in lengths of whole packs. The sums are added to what they hold, row by row.
+/// Which group each of some rows belongs to, negative for those that are in none: labels of rows that follow each
+/// other, or a list of rows that lie anywhere. One of them is given.
+struct RowGroups {
+    const std::int64_t* wide = nullptr;
+    const std::int32_t* narrow = nullptr;
+    const RowEntry* listed = nullptr;
+};
+
+/// The rows of a group are summed in blocks of so many, one added to the other: 256 roundings of m2, and the
+/// cancellation in it, are below 1e-14.
+constexpr std::int32_t group_block = 256;
+
+/// Memory of the block that a group has open: for each column a shift c, then for each the sum of (x - c), then for
+/// each that of (x - c)^2, in lengths of whole packs. 16 columns of float32 are five lines of the cache.
+template <class X>
+[[maybe_unused]] static constexpr std::int64_t block_bytes(std::int64_t n) noexcept {
+    return whole_packs(n) * static_cast<std::int64_t>(sizeof(Compute<X>) + 2 * sizeof(double));
+}
+
+/// Adds `rows` rows of `n` elements, in their order, to the blocks of their groups. A group without rows begins one
+/// whose shift is the row that it begins with.
 template <class X>
 struct GroupedSumsArgs {
-    std::int64_t runs, n;
-    const GroupRun* run;
-    const std::uint32_t* row_of;
-    std::int64_t first;
+    std::int64_t rows, n;
     const X* x;
     std::int64_t x_row;
-    double* sums;
-    std::int64_t group_stride;
+    RowGroups group_of;
+    bool center;           ///< false: shifts of 0
+    std::int32_t* counts;  ///< rows in the block of each group
+    std::byte* blocks;     ///< block_bytes() a group, at a line of the cache
+};
+
+/// What became of them: rows were added up to one that has filled the block of its group, or all of them.
+struct GroupedRun {
+    std::int64_t rows;
+    std::int64_t full;  ///< the group, or -1
+};
+
+/// The cells of the blocks of `groups` groups, whose counts are 0 afterwards.
+template <class X>
+struct GroupedCellsArgs {
+    std::int64_t groups, n;
+    bool center;
+    std::int32_t* counts;
+    std::byte* blocks;
+    Cell* out;  ///< n cells a group
 };
 
 /// Sums for gradients over `rows` rows of `n` elements, with stride 1 along n: s1 of g = grad_output * weight, s2 of
@@ -182,7 +216,9 @@ struct Kernels {
     void (*moments_column)(const MomentsArgs<X>&) noexcept;
     void (*moments_row_beside)(const MomentsArgs<X>&, AffineQueue<X>&) noexcept;
     void (*moments_column_beside)(const MomentsArgs<X>&, const AffineColumns<X>&) noexcept;
-    void (*grouped_sums)(const GroupedSumsArgs<X>&) noexcept;
+    GroupedRun (*grouped_sums)(const GroupedSumsArgs<X>&) noexcept;
+    /// False where a sum is not finite: mean_lo of that cell is NaN, and the rest of it is worth nothing.
+    bool (*grouped_cells)(const GroupedCellsArgs<X>&) noexcept;
     /// Indexed by affine_index().
     void (*affine[8])(const AffineArgs<X>&) noexcept;
     /// Indexed by rows_index().

@@ -26,6 +26,7 @@ constexpr Kernels<X> MakeKernels() {
         MomentsRowBeside<X>,
         MomentsColumnBeside<X>,
         GroupedSums<X>,
+        GroupedCells<X>,
         // In the order of affine_index(): statistics, weight, bias.
         {Affine<X, false, false, false>, Affine<X, false, false, true>, Affine<X, false, true, false>,
          Affine<X, false, true, true>, Affine<X, true, false, false>, Affine<X, true, false, true>,

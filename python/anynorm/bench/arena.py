@@ -61,6 +61,9 @@ class Arena:
             drawn_labels[: case.labels] = np.arange(case.labels)
             random.shuffle(drawn_labels)
             self.labels = np.sort(drawn_labels) if case.sorted else drawn_labels
+        if case.segments:
+            self.offsets = np.arange(case.segments + 1) * case.shape[0] // case.segments
+            self.labels = np.repeat(np.arange(case.segments), np.diff(self.offsets))
         self._case = case
 
     @property
@@ -68,7 +71,7 @@ class Arena:
         """The arguments of the expression; of a gradient x follows, so that the first is always as long as x."""
         if self._case.backward:
             return self.grad_output, self.x, self.weight, *self.saved
-        if self._case.labels:
+        if self._case.row_sets:
             return self.x, self.labels
         residual = (self.residual,) if self._case.residual else ()
         return self.x, self.weight, self.bias, self.mean, self.var, *residual
@@ -76,7 +79,7 @@ class Arena:
 
 def written_out(case: Case) -> Any:
     """Choose the array expression of a case, for an array library, the case and its operands."""
-    return by_label if case.labels else gradient if case.backward else expression
+    return by_label if case.row_sets else gradient if case.backward else expression
 
 
 def viewed(case: Case, memory: Array) -> Array:

@@ -24,7 +24,8 @@ OPTIONS = {
     **{norm: options | FUSED for norm, options in NORMS.items()},
     **{norm + BACKWARD: options for norm, options in NORMS.items()},
     "batch_norm": NORMS["batch_norm"] | FUSED | {"training"},
-    "moments": {"axis", "labels", "sorted"},
+    "moments": {"axis", "labels", "sorted", "segments"},
+    "normalize": {"axis", "labels", "sorted", "segments"},
 }
 VIEWS = {"order", "step"}
 ACTIVATIONS = {"relu", "silu", "gelu_tanh"}  # those that NumPy can write out: it has no error function
@@ -54,6 +55,7 @@ class Case:
     result: str = ""
     labels: int = 0
     sorted: bool = False
+    segments: int = 0
 
     @property
     def norm(self) -> str:
@@ -88,11 +90,15 @@ class Case:
         Those are y or grad_input, beside x grad_output, and a residual with its sum.
         """
         itemsize = ITEMSIZE[self.dtype]
-        if self.labels:
-            return math.prod(self.memory_shape) * itemsize + self.shape[0] * LABEL_BYTES
+        labels = self.shape[0] * LABEL_BYTES if self.labels else 0
         read = itemsize * (1 + self.residual + self.backward)
         written = 0 if self.kind == "moments" else (1 if self.result else itemsize) + itemsize * self.residual
-        return math.prod(self.memory_shape) * (read + written)
+        return math.prod(self.memory_shape) * (read + written) + labels
+
+    @property
+    def row_sets(self) -> int:
+        """How many sets of rows the data name, by labels or segments; 0 where axes say it all."""
+        return self.labels or self.segments
 
     @property
     def over_channels(self) -> bool:
@@ -143,8 +149,8 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
     shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype] * step)
     if "groups" in options and resize.max_length:
         options["groups"] = str(min(int(options["groups"]), resize.max_length))
-    if "labels" in options:  # no more than there are elements along the first axis, so that none is empty
-        options["labels"] = str(min(int(options["labels"]), shape[0]))
+    for word in options.keys() & {"labels", "segments"}:  # no more than there are rows, so that none is empty
+        options[word] = str(min(int(options[word]), shape[0]))
     return Case(
         name="/".join([kind, "x".join(map(str, shape)), dtype, *map("=".join, options.items())]),
         listed="/".join([section, kind, lengths, dtype, *words]),
@@ -163,6 +169,7 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
         result=options.get("result", ""),
         labels=int(options.get("labels", "0")),
         sorted="sorted" in options,
+        segments=int(options.get("segments", "0")),
     )
 
 
@@ -179,11 +186,13 @@ def read_step(options: dict[str, str], itemsize: int) -> int:
 
 
 def check_words(options: dict[str, str]) -> None:
-    """Check what a norm does besides, and how labels lie."""
+    """Check what a norm does besides, and which rows share a set."""
     known = {"residual": {"1"}, "activation": ACTIVATIONS, "result": {"i8"}, "sorted": {"1"}}
     if any(options.get(word, next(iter(values))) not in values for word, values in known.items()):
         raise ValueError(options)
-    if int(options.get("labels", "1")) < 1:
+    if min(int(options.get(word, "1")) for word in ("labels", "segments")) < 1:
+        raise ValueError(options)
+    if options.keys() >= {"labels", "segments"}:
         raise ValueError(options)
 
 
@@ -198,8 +207,8 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequenc
             try:
                 case = read_case(line, section, resize or Resize())
             except (KeyError, ValueError):
-                expected = "expected `kind dtype shape`, then axis=, labels= and sorted=1 of moments"
-                expected += " or channel=, groups= and training= of the norms that have them, residual=1,"
+                expected = "expected `kind dtype shape`, then axis=, labels=, sorted=1 and segments= of moments and"
+                expected += " normalize or channel=, groups= and training= of the norms that have them, residual=1,"
                 expected += " activation=gelu_tanh and result=i8 of a norm that does more, then order=F or step=2"
                 raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
             if any(part in case.listed for part in parts):
@@ -212,7 +221,7 @@ def one_of_each(cases: list[Case]) -> list[Case]:
     first: dict[tuple[object, ...], Case] = {}
     for case in cases:
         view = (case.order, case.step)
-        besides = (case.residual, case.activation, case.result, case.labels > 0, case.sorted)
+        besides = (case.residual, case.activation, case.result, case.labels > 0, case.sorted, case.segments > 0)
         key = (case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view, besides)
         first.setdefault(key, case)
     return list(first.values())

@@ -26,6 +26,12 @@ def want_dense(case: Case) -> None:
         raise Skipped("takes arrays that are dense and in C order")
 
 
+def want_axes(case: Case) -> None:
+    """Say no to sets of rows, for a contestant that has the moments of labels at most."""
+    if case.segments or case.kind == "normalize":
+        raise Skipped("was written out for the moments of labels, not for segments and norms by label")
+
+
 class Contestant(ABC):
     """Somebody who can run cases. The constructor raises ImportError where the library is not installed."""
 

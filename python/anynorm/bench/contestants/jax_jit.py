@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from anynorm.bench.arena import Arena, written_out
-from anynorm.bench.contestants.base import Call, Contestant, Skipped, want_dense
+from anynorm.bench.contestants.base import Call, Contestant, Skipped, want_axes, want_dense
 from anynorm.bench.shapes import Case
 
 
@@ -46,6 +46,7 @@ class JaxJit(Contestant):
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Compile for the operands, which stay where XLA puts them."""
+        want_axes(case)
         del threads
         want_dense(case)
         if case.labels:

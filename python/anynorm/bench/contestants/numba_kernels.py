@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anynorm.bench.arena import Arena, Array
-from anynorm.bench.contestants.base import Call, Contestant, Skipped
+from anynorm.bench.contestants.base import Call, Contestant, Skipped, want_axes
 from anynorm.bench.expression import EPS
 from anynorm.bench.shapes import Case
 
@@ -44,6 +44,7 @@ class NumbaKernels(Contestant):
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Choose a kernel by where the sets lie in memory."""
+        want_axes(case)
         if threads > self._numba.config.NUMBA_NUM_THREADS:
             raise Skipped(f"numba has {self._numba.config.NUMBA_NUM_THREADS} threads")
         if case.backward or case.fused or case.labels:

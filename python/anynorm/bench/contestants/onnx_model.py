@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from anynorm.bench.arena import Arena, Array
-from anynorm.bench.contestants.base import Call, Contestant, Skipped, want_dense
+from anynorm.bench.contestants.base import Call, Contestant, Skipped, want_axes, want_dense
 from anynorm.bench.expression import EPS
 from anynorm.bench.shapes import Case
 
@@ -33,6 +33,7 @@ class OnnxModel(Contestant):
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Build the model, and bind its input and output to x and y."""
+        want_axes(case)
         want_dense(case)
         if case.backward:
             raise Skipped("ONNX has no operators for gradients")

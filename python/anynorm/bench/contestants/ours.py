@@ -30,11 +30,13 @@ class Allocating(Contestant):
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Bind the arguments."""
         options: dict[str, Any]
-        if case.kind == "moments":
+        if case.kind in {"moments", "normalize"}:
             options = {"num_threads": threads, **self.out(case, arena)}
             if case.labels:
                 options |= {"labels": arena.labels, "num_groups": case.labels}
-            return partial(anynorm.moments, arena.x, case.axis, **options)
+            if case.segments:
+                options["segments"] = arena.offsets
+            return partial(getattr(anynorm, case.kind), arena.x, case.axis, **options)
         arguments: tuple[Any, ...] = (case.groups,) if case.norm == "group_norm" else ()
         options = {"num_threads": threads, "weight": arena.weight, "eps": EPS}
         if case.norm != "rms_norm":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from anynorm.bench.arena import Arena, Array
-from anynorm.bench.contestants.base import Call, Contestant
+from anynorm.bench.contestants.base import Call, Contestant, want_axes
 from anynorm.bench.expression import EPS, SCALE
 from anynorm.bench.shapes import Case
 
@@ -43,6 +43,7 @@ class TorchFunctional(Contestant):
 
     def call(self, case: Case, arena: Arena, threads: int) -> Call:
         """Bind tensors; the parameters have the dtype of x, as those of a model have."""
+        want_axes(case)
         del threads
         if case.backward:
             return self._gradients(case, arena)
