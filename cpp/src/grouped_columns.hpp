@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Labels of rows that lie across columns: each row is added to the sums of its group, which a cache holds. Where those of
-// all groups are too many for a cache, the rows are sorted into buckets of groups before.
+// Labels of rows that lie across columns: each row is added to the sums of its group, which a cache holds. Where those
+// of all groups are too many for a cache, the rows are sorted into buckets of groups before.
 #pragma once
 
 #include "members.hpp"
@@ -8,8 +8,8 @@
 
 namespace anynorm::detail {
 
-/// Whether the sets of a nest are columns of labelled rows, in no order or so few that it does not matter. Reads labels.
-/// `loops` are those of statistics_loops().
+/// Whether the sets of a nest are columns of labelled rows, in no order or so few that it does not matter. Reads
+/// labels. `loops` are those of statistics_loops().
 bool are_grouped_columns(const Elements& x, const Selection& selection, const Nest& loops) noexcept;
 
 /// As selected_moments(), in blocks of 256 rows of a group: equal to it up to rounding, with bits that do not

@@ -95,7 +95,7 @@ ERRORS = {
     "where_shape": (lambda: anynorm.lp_normalize(X, where=np.ones(5, bool)), ValueError, "expected where of a shape that broadcasts to (4, 6), got (5,)"),
     "where_dtype": (lambda: anynorm.lp_normalize(X, where=X), TypeError, "lp_normalize: expected where of dtype bool, got float32"),
     "excluded": (lambda: anynorm.lp_normalize(X, excluded="zeros"), ValueError, "expected excluded to be 'zero', 'input' or 'keep'"),
-    "unknown": (lambda: anynorm.lp_normalize(X, wher=None), TypeError, "unexpected keyword argument 'wher'"),
+    "unknown": (lambda: anynorm.lp_normalize(X, mask=None), TypeError, "unexpected keyword argument 'mask'"),
 }  # fmt: skip
 
 

@@ -168,7 +168,7 @@ template <class X, bool stat_varies, Weights weights>
                                                    const Compute<X>* rstd, const RowConstants& constants,
                                                    std::int64_t rows, double* to1, double* to2) {
     constexpr int lanes = Pack<double>::lanes;
-    constexpr bool pair = sizeof(X) == sizeof(double);
+    constexpr bool pair = sizeof(X) == sizeof(double), weight_varies = weights == Weights::varying;
     Pack<double> mean, mean_lo, s1 = PackSet(0.0), s2 = PackSet(0.0);
     if constexpr (stat_varies) {
         ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
@@ -188,7 +188,7 @@ template <class X, bool stat_varies, Weights weights>
             } else {
                 d = Deviation<X>(d, Set(constants.mean[row]), Set(constants.mean_lo[row])) * Set(constants.rstd[row]);
             }
-            D g = Weighted<weights == Weights::varying>(dy_row + i * lanes, weight.at + row * weight.row + i * lanes);
+            D g = Weighted<weight_varies>(dy_row + i * lanes, weight.at + row * weight.row + i * lanes);
             if constexpr (weights == Weights::of_rows) g = g * Set(constants.weight[row]);
             s1.piece[i] = Accumulate(s1.piece[i], g);
             s2.piece[i] = MulAdd(g, d, s2.piece[i]);
