@@ -277,6 +277,12 @@ class Registry {
                 kernel(
                     {size.rows, size.n, x, size.n, {.narrow = labels->data()}, true, counts->data(), blocks->data()});
             });
+        const auto cells = std::make_shared<std::vector<Cell>>(static_cast<std::size_t>(groups * size.n));
+        add("grouped_cells", size.name(), groups * size.n,
+            static_cast<std::size_t>(bytes) + cells->size() * sizeof(Cell), [=, kernel = kernels_.grouped_cells] {
+                std::fill(counts->begin(), counts->end(), 8);
+                kernel({groups, size.n, true, counts->data(), blocks->data(), cells->data()});
+            });
     }
 
     void add_conversions() const {

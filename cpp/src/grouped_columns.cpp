@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -289,7 +290,7 @@ class GroupedSets {
             if (!cut_.empty()) total_ = memory.template take<Cell>(groups * columns_);
             return memory.used();
         };
-        memory_.emplace(carve(Carver(nullptr), [](const GroupMemory<X>&) {}));
+        memory_ = std::make_unique<Scratch>(carve(Carver(nullptr), [](const GroupMemory<X>&) {}));
         workers_.reserve(static_cast<std::size_t>(threads_));
         carve(Carver(memory_->data()), take);
     }
@@ -326,7 +327,7 @@ class GroupedSets {
     Division division_;
     std::optional<RowBuckets> buckets_;
     std::vector<Rows> whole_, cut_;
-    std::optional<Scratch> memory_;
+    std::unique_ptr<Scratch> memory_;
     std::vector<GroupedRows<X>> workers_;
     Cell* total_ = nullptr;  ///< of the parts that are merged
 };

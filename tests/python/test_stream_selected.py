@@ -172,6 +172,7 @@ def test_keys_and_the_group_nobody_is_in(rng):
     assert np.isnan(used.mean[1]).all()
 
 
+@pytest.mark.slow
 def test_constant_memory(tmp_path):
     """A mask of the size of the data, mapped: neither grows with the file."""
     code = """
