@@ -342,9 +342,7 @@ bool are_grouped_columns(const Elements& x, const Selection& selection, const Ne
         if (inner.reduced || is_family(inner) || inner.stride[op_x] != 1) return false;
     }
     const std::int64_t bytes = bytes_of_group(x, columns_of(loops));
-    if (selection.num_groups * bytes <= sums_bytes) return true;
-    // The rows of labels that rise are where they belong already.
-    return bytes <= row_bytes && !labels_rise(selection, loops);
+    return selection.num_groups * bytes <= sums_bytes || bytes <= row_bytes;
 }
 
 void grouped_columns(const kernels::KernelTable& table, const SelectedOperands& operands, const Selection& selection,

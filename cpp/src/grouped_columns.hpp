@@ -8,8 +8,7 @@
 
 namespace anynorm::detail {
 
-/// Whether the sets of a nest are columns of labelled rows, in no order or so few that it does not matter. Reads
-/// labels. `loops` are those of statistics_loops().
+/// Whether the sets of a nest are columns of labelled rows, in whatever order. `loops` are those of statistics_loops().
 bool are_grouped_columns(const Elements& x, const Selection& selection, const Nest& loops) noexcept;
 
 /// As selected_moments(), in blocks of 256 rows of a group: equal to it up to rounding, with bits that do not

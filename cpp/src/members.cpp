@@ -2,6 +2,7 @@
 #include "members.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "parallel.hpp"
 
@@ -23,33 +24,45 @@ constexpr std::int64_t positions_of_thread = 32 * 1024;
 
 }  // namespace
 
-bool labels_rise(const Selection& selection, const Nest& nest) noexcept {
+bool labels_rise(const Selection& selection, const Nest& nest, int threads) {
     if (!selection.labels.given() || selection.where.given()) return false;
     const Nest space = loops_that(nest, is_selected);
     if (space.depth != 1) return false;
     const std::int64_t step = space.loops[0].stride[op_labels], n = space.loops[0].n;
-    // Looked at in stretches without a branch, which compilers vectorize.
+    // Looked at in stretches without a branch, by signs, which compilers vectorize: 0.3 ms for a million labels, where
+    // comparisons of 64 bits, which SSE2 has not, take 2.5.
     constexpr std::int64_t stretch = 1024;
     return with_labels(elements_of(selection.labels), [&](const auto* labels) {
         labels += nest.offset[op_labels];
         const auto falls = [labels](std::int64_t first, std::int64_t last, std::int64_t each) {
-            int any = 0;
+            std::uint64_t signs = 0;
             for (std::int64_t i = first; i < last; ++i) {
+                const auto label = static_cast<std::uint64_t>(static_cast<std::int64_t>(labels[i * each]));
+                const auto before = static_cast<std::uint64_t>(static_cast<std::int64_t>(labels[(i - 1) * each]));
                 // Those that exclude come first.
-                const std::int64_t before = std::max<std::int64_t>(-1, labels[(i - 1) * each]);
-                any |= std::max<std::int64_t>(-1, labels[i * each]) < before ? 1 : 0;
+                signs |= ~before & (label | (label - before));
             }
-            return any != 0;
+            return signs >> 63 != 0;
         };
-        for (std::int64_t first = 1; first < n; first += stretch) {
-            const std::int64_t last = std::min(n, first + stretch);
-            if (step == 1 ? falls(first, last, 1) : falls(first, last, step)) return false;
-        }
-        return true;
+        const auto rise = [&](std::int64_t first, std::int64_t last) {
+            for (; first < last; first += stretch) {
+                const std::int64_t end = std::min(last, first + stretch);
+                if (step == 1 ? falls(first, end, 1) : falls(first, end, step)) return false;
+            }
+            return true;
+        };
+        if (!rise(1, std::min(n, 1 + stretch))) return false;
+        std::atomic<bool> all{true};
+        const std::int64_t pieces = std::clamp<std::int64_t>(n / positions_of_thread, 1, threads);
+        for_each_piece(pieces, threads, [&](int, std::int64_t piece) {
+            const std::int64_t first = std::max<std::int64_t>(1, n * piece / pieces);
+            if (!rise(first, n * (piece + 1) / pieces)) all.store(false, std::memory_order_relaxed);
+        });
+        return all.load(std::memory_order_relaxed);
     });
 }
 
-Members::Members(const Selection& selection, const Nest& nest, int threads)
+Members::Members(const Selection& selection, const Nest& nest, bool rise, int threads)
     : groups_(group_count(selection)),
       space_(loops_that(nest, is_selected)),
       family_loops_(loops_that(nest, is_family)),
@@ -60,7 +73,7 @@ Members::Members(const Selection& selection, const Nest& nest, int threads)
     positions_ = space_.size();
     if (selection.segments.given() && !selection.where.given()) {
         find_ranges(selection);
-    } else if (labels_rise(selection, nest)) {
+    } else if (rise) {
         find_stretches(selection);
     } else if (selection.splits()) {
         sort_labels(selection, threads);
@@ -85,10 +98,13 @@ void Members::find_stretches(const Selection& selection) {
     kind_ = Kind::ranges;
     table_.assign(static_cast<std::size_t>(2 * groups_), 0);
     const std::int64_t step = space_.loops[0].stride[op_labels];
+    constexpr std::int64_t leap = 64;
     with_labels(elements_of(selection.labels), [&](const auto* labels) {
         labels += space_.offset[op_labels];
         for (std::int64_t position = 0; position < positions_;) {
             const std::int64_t label = labels[position * step], first = position;
+            // Between two equal labels are none but equal ones.
+            while (position + leap < positions_ && labels[(position + leap) * step] == label) position += leap;
             while (position < positions_ && labels[position * step] == label) ++position;
             if (label < 0) continue;
             table_[static_cast<std::size_t>(2 * label)] = first;

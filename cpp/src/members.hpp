@@ -12,7 +12,7 @@ namespace anynorm::detail {
 
 /// Whether the labels of a nest with one selected loop and no mask never fall: its groups are segments then. Most other
 /// labels fall early.
-bool labels_rise(const Selection& selection, const Nest& nest) noexcept;
+bool labels_rise(const Selection& selection, const Nest& nest, int threads);
 
 /// A *position* is an index of all selected loops of a nest, counted in its order. A *family* is an index of the loops
 /// that are kept and have masks of their own; in each the groups have other members.
@@ -21,8 +21,8 @@ bool labels_rise(const Selection& selection, const Nest& nest) noexcept;
 /// members in every 4096 positions, from where they are counted out again.
 class Members {
   public:
-    /// Throws std::bad_alloc; reads labels, segments and masks.
-    Members(const Selection& selection, const Nest& nest, int threads);
+    /// Throws std::bad_alloc; reads labels, segments and masks. `rise`: what labels_rise() says of them.
+    Members(const Selection& selection, const Nest& nest, bool rise, int threads);
 
     std::int64_t groups() const noexcept { return groups_; }
     std::int64_t families() const noexcept { return families_; }
