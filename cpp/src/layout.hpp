@@ -114,7 +114,8 @@ AxisStrides statistics_strides(const TensorView& view, const TensorView& x, Axis
 
 /// Sorts the axes of x into a nest: axes of length 1 are dropped, axes on which x runs backwards are flipped (or y,
 /// where x stands still and no selection tells its elements apart), the rest is ordered by |stride of x| with stride 0
-/// outermost (it must not become the innermost loop), and neighbours that are one loop for every operand are merged. Cells are numbered in the order of the nest.
+/// outermost (it must not become the innermost loop), and neighbours that are one loop for every operand are merged.
+/// Cells are numbered in the order of the nest.
 Nest make_nest(const TensorView& x, AxisSet reduced, const OperandStrides& strides) noexcept;
 
 /// Merges neighbouring loops that are one loop for the operands named; the others lose their strides.
