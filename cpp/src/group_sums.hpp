@@ -315,7 +315,10 @@ class GroupSums {
         }
         merge_columns(sums, columns, 1, reduction.interleave, columns);
         if (reduction.tail_n > 0 && last == reduction.blocks) {
-            sum_rows(reduction.tail_offset, 1, reduction.tail_n, columns, block_.data());
+            // Counted in rows: those of the reduction are the columns of all sets, which are in several strips where
+            // kept loops are several.
+            const std::int64_t row = reduction.tail_offset / reduction.row_stride;
+            sum_rows(row * columns, 1, reduction.tail_n, columns, block_.data());
             kernels_.merge_cells(sums, block_.data(), columns);
         }
         merge_columns(sums, count, reduction.fold, reduction.fold, 1);
