@@ -29,7 +29,8 @@ class Pass {
 
     Pass(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
          const Coefficients<C>& coefficients)
-        : operands_(operands), nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias))) {
+        : operands_(operands),
+          nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias, op_scale, op_zero_point))) {
         choose_inner();
         const Elements cells[] = {{coefficients.mean, stored_as<C>()},
                                   {coefficients.mean_lo, stored_as<C>()},
@@ -45,6 +46,7 @@ class Pass {
             all_direct_ = all_direct_ && c.direct;
             repeats_ = repeats_ && (!c.varies || c.along.repeats(inner_));
         }
+        if (operands.epilogue.steps.given()) take_steps();
         const bool merged = repeats_ && !all_direct_ && coefficients_[0].varies;
         affine_ = kernels.affine[merged ? kernels::affine_index(true, false, true)
                                         : kernels::affine_index(coefficients_[0].varies, coefficients_[3].varies,
@@ -130,11 +132,16 @@ class Pass {
         args.rows = 1;
     }
 
-    Coefficient coefficient(const Elements& elements, Operand operand) const {
+    Along along_inner(Operand operand) const {
         Along along;
         for (int level = 0; level < inner_.levels; ++level) {
             along.stride[level] = nest_.loops[first_inner_ + inner_.levels - 1 - level].stride[operand];
         }
+        return along;
+    }
+
+    Coefficient coefficient(const Elements& elements, Operand operand) const {
+        const Along along = along_inner(operand);
         const bool varies = !along.constant(inner_);
         const bool direct = elements.dtype == stored_as<C>() && (!varies || along.contiguous(inner_));
         return {elements, operand, along, rows_.stride[operand], varies, direct};
@@ -275,7 +282,48 @@ class Pass {
         const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
         if (!x_direct_) read(x, n);
         affine_(kernel_args(offset, rows, first, n));
-        if (!y_direct_) write(y, rows, n);
+        if (y_direct_) return;
+        if (operands_.epilogue.steps.given()) return write_steps(offset, rows, first, n);
+        write(y, rows, n);
+    }
+
+    /// The scales and zero points of results of 8 bits, where one of them is an array.
+    void take_steps() {
+        scale_along_ = along_inner(op_scale);
+        zero_point_along_ = along_inner(op_zero_point);
+        steps_vary_ = !scale_along_.constant(inner_) || !zero_point_along_.constant(inner_);
+        std::fill_n(scale_, tile, static_cast<C>(operands_.epilogue.scale));
+        std::fill_n(zero_point_, tile, static_cast<C>(operands_.epilogue.zero_point));
+    }
+
+    /// As write(), each row with steps of its own.
+    void write_steps(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
+        if constexpr (std::is_same_v<A, C>) {
+            const Epilogue& all = operands_.epilogue;
+            const std::int64_t scale_row = rows_.stride[op_scale], zero_point_row = rows_.stride[op_zero_point];
+            for (std::int64_t i = 0; i < rows.count; ++i) {
+                const std::int64_t row = rows.first + i;
+                const std::int64_t y = offset[op_y] + row * rows_.stride[op_y] + first * y_step_;
+                const StepsPlace start{offset[op_scale] + row * scale_row, 0,
+                                       offset[op_zero_point] + row * zero_point_row, 0};
+                if (!steps_vary_) {
+                    all.at(start).finish(packed_y_ + i * n, n, operands_.y, y, y_step_);
+                    continue;
+                }
+                if (i == 0 || scale_row != 0 || zero_point_row != 0) load_steps_along(start, first, n);
+                all.finish_each(packed_y_ + i * n, scale_, zero_point_, n, operands_.y, y, y_step_);
+            }
+        }
+    }
+
+    void load_steps_along(const StepsPlace& start, std::int64_t first, std::int64_t n) {
+        for (std::int64_t i = first; i < first + n;) {
+            const std::int64_t count = std::min(inner_.n[0] - i % inner_.n[0], first + n - i);
+            const StepsPlace place{start.scale + scale_along_.at(inner_, i), scale_along_.stride[0],
+                                   start.zero_point + zero_point_along_.at(inner_, i), zero_point_along_.stride[0]};
+            load_steps(operands_.epilogue.steps, place, scale_ + (i - first), zero_point_ + (i - first), count);
+            i += count;
+        }
     }
 
     void read(std::int64_t x, std::int64_t n) {
@@ -315,6 +363,9 @@ class Pass {
     std::int64_t done_ = 0, row_ = 0, rest_ = 0;  // of next()
     std::int64_t offset_[operand_count];
     C one_ = 1;
+    Along scale_along_, zero_point_along_;
+    bool steps_vary_ = false;  ///< along the inner loop
+    alignas(64) C scale_[tile], zero_point_[tile];
     alignas(64) C packed_[5][tile];
     alignas(64) A packed_x_[tile], packed_y_[tile];
 };

@@ -30,6 +30,26 @@ void quantize_run(const kernels::KernelTable& table, const Elements& to, std::in
 
 }  // namespace
 
+Epilogue Epilogue::at(const StepsPlace& place) const noexcept {
+    Epilogue result = *this;
+    if (steps.scale.given()) result.scale = element_at(steps.scale, place.scale);
+    if (steps.zero_point.given()) result.zero_point = zero_point_at(steps.zero_point, place.zero_point);
+    return result;
+}
+
+template <class C>
+void Epilogue::finish_each(C* results, const C* scales, const C* zero_points, std::int64_t n, const Elements& y,
+                           std::int64_t offset, std::int64_t stride) const noexcept {
+    if (activation != Activation::none) activate(*table, activation, results, results, n);
+    std::uint8_t packed[tile];
+    for (std::int64_t first = 0; first < n; first += tile) {
+        const std::int64_t count = std::min(tile, n - first);
+        quantize_each(packed, results + first, scales + first, zero_points + first, count, y.dtype);
+        copy_strided(static_cast<std::uint8_t*>(y.data) + offset + first * stride, stride,
+                     static_cast<const std::uint8_t*>(packed), 1, count);
+    }
+}
+
 template <class C>
 void Epilogue::finish(C* results, std::int64_t n, const Elements& y, std::int64_t offset,
                       std::int64_t stride) const noexcept {
@@ -44,5 +64,9 @@ void Epilogue::finish(C* results, std::int64_t n, const Elements& y, std::int64_
 template void Epilogue::finish<float>(float*, std::int64_t, const Elements&, std::int64_t, std::int64_t) const noexcept;
 template void Epilogue::finish<double>(double*, std::int64_t, const Elements&, std::int64_t,
                                        std::int64_t) const noexcept;
+template void Epilogue::finish_each<float>(float*, const float*, const float*, std::int64_t, const Elements&,
+                                           std::int64_t, std::int64_t) const noexcept;
+template void Epilogue::finish_each<double>(double*, const double*, const double*, std::int64_t, const Elements&,
+                                            std::int64_t, std::int64_t) const noexcept;
 
 }  // namespace anynorm::detail

@@ -50,6 +50,7 @@ class GroupGeometry {
             const Loop& loop = nest.loops[i];
             if (is_selected(loop)) selected_ = i;
             if (loop.reduced && !is_selected(loop)) others_ *= loop.n;
+            if (loop.reduced) ++reduced_;
             if (!loop.reduced && !is_family(loop)) sets_ *= loop.n;
         }
     }
@@ -59,6 +60,9 @@ class GroupGeometry {
     /// Elements of a set for every member of its group.
     std::int64_t others() const noexcept { return others_; }
     const Nest& nest() const noexcept { return nest_; }
+    /// Whether a set of so many elements is one chunk for certain. Where more than two loops are reduced, with gaps or
+    /// kept loops between them, each iteration of the outer ones is a block, however short.
+    bool is_one_chunk(std::int64_t elements) const noexcept { return elements <= (reduced_ <= 2 ? column_block : 1); }
 
     void shape(std::int64_t members, GroupShape& shape) const noexcept {
         shape.members = members;
@@ -108,7 +112,7 @@ class GroupGeometry {
     const Nest& nest_;
     const Members& members_;
     bool weighted_;
-    int selected_ = -1;
+    int selected_ = -1, reduced_ = 0;
     std::int64_t sets_ = 1, others_ = 1;
 };
 
@@ -311,7 +315,10 @@ class GroupSums {
         }
         merge_columns(sums, columns, 1, reduction.interleave, columns);
         if (reduction.tail_n > 0 && last == reduction.blocks) {
-            sum_rows(reduction.tail_offset, 1, reduction.tail_n, columns, block_.data());
+            // Counted in rows: those of the reduction are the columns of all sets, which are in several strips where
+            // kept loops are several.
+            const std::int64_t row = reduction.tail_offset / reduction.row_stride;
+            sum_rows(row * columns, 1, reduction.tail_n, columns, block_.data());
             kernels_.merge_cells(sums, block_.data(), columns);
         }
         merge_columns(sums, count, reduction.fold, reduction.fold, 1);

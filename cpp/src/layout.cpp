@@ -11,7 +11,15 @@ bool is_outer(const Loop& a, const Loop& b) {
     const std::int64_t ax = magnitude(a.stride[op_x]), bx = magnitude(b.stride[op_x]);
     if ((ax == 0) != (bx == 0)) return ax == 0;
     if (ax != bx) return ax > bx;
+    // Elements of a set stay in the order of the axes: where y lies must not show in the bits of the statistics.
+    if (a.reduced && b.reduced) return false;
     return ax == 0 && magnitude(a.stride[op_y]) > magnitude(b.stride[op_y]);
+}
+
+/// Whether elements along the loop are told apart by a selection. Views of moments, whose places its views take, do not
+/// vary along a reduced loop.
+bool selects(const Loop& loop) {
+    return (loop.stride[op_labels] | loop.stride[op_where] | loop.stride[op_sample_weight]) != 0;
 }
 
 bool is_one_loop(const Loop& outer, const Loop& inner, OperandSet operands) {
@@ -71,7 +79,8 @@ Nest make_nest(const TensorView& x, AxisSet reduced, const OperandStrides& strid
         loop.n = x.shape[axis];
         loop.reduced = (reduced >> axis & 1) != 0;
         for (int operand = 0; operand < operand_count; ++operand) loop.stride[operand] = strides.at(operand, axis);
-        const std::int64_t direction = loop.stride[op_x] != 0 ? loop.stride[op_x] : loop.stride[op_y];
+        const bool is_ordered = loop.stride[op_x] != 0 || (loop.reduced && selects(loop));
+        const std::int64_t direction = is_ordered ? loop.stride[op_x] : loop.stride[op_y];
         if (direction < 0) {
             for (int operand = 0; operand < operand_count; ++operand) {
                 nest.offset[operand] += loop.stride[operand] * (loop.n - 1);

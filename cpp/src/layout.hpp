@@ -14,7 +14,8 @@ namespace anynorm::detail {
 /// call: grad_input where gradients are computed. x is what is normalized: where it is a sum, of `input` and
 /// `residual`. Gradients have no terms to add along the way, and `joint` takes the place of one, the gradient that a
 /// sum has from elsewhere that of the other. A call with a selection walks the caller's moments in a nest of their own,
-/// and its labels, mask and sample weights take their places: four operands more would cost every step of a walk.
+/// and its labels, mask and sample weights take their places: four operands more would cost every step of a walk. Nor
+/// has a forward call gradients of parameters: there lie the scales and zero points of results of 8 bits.
 enum Operand : int {
     op_x,
     op_y,
@@ -33,6 +34,8 @@ enum Operand : int {
     operand_count,
     op_joint = op_input,
     op_grad_sum = op_residual,
+    op_scale = op_grad_weight,
+    op_zero_point = op_grad_bias,
     op_labels = op_count,
     op_where = op_mean,
     op_sample_weight = op_mean_low
@@ -109,9 +112,10 @@ AxisStrides broadcast_strides(const TensorView& view, const TensorView& to) noex
 /// The strides over x of an array of statistics, which has x's shape without the reduced axes or with length 1 there.
 AxisStrides statistics_strides(const TensorView& view, const TensorView& x, AxisSet reduced) noexcept;
 
-/// Sorts the axes of x into a nest: axes of length 1 are dropped, axes on which x runs backwards are flipped, the rest
-/// is ordered by |stride of x| with stride 0 outermost (it must not become the innermost loop), and neighbours that
-/// are one loop for every operand are merged. Cells are numbered in the order of the nest.
+/// Sorts the axes of x into a nest: axes of length 1 are dropped, axes on which x runs backwards are flipped (or y,
+/// where x stands still and no selection tells its elements apart), the rest is ordered by |stride of x| with stride 0
+/// outermost (it must not become the innermost loop), and neighbours that are one loop for every operand are merged.
+/// Cells are numbered in the order of the nest.
 Nest make_nest(const TensorView& x, AxisSet reduced, const OperandStrides& strides) noexcept;
 
 /// Merges neighbouring loops that are one loop for the operands named; the others lose their strides.

@@ -50,15 +50,22 @@ inline void split(TensorView& view, int axis, std::int64_t parts) {
     view.strides[axis] *= view.shape[axis + 1];
 }
 
-/// The same for the views of a selection of x, which broadcast along it.
-inline void split(Selection& selection, int rank, int axis, std::int64_t parts) {
-    for (TensorView* view : {&selection.labels, &selection.where, &selection.sample_weight}) {
-        const int own = axis - (rank - view->rank);
-        if (!view->given() || own < 0 || view->rank > rank) continue;  // more axes than x are refused later
-        const bool broadcasts = view->shape[own] == 1;
-        split(*view, own, parts);
-        if (broadcasts) view->shape[own] = view->shape[own + 1] = 1;
-    }
+/// The same for a view that broadcasts against x, whose shape is checked here, where it is still the caller's.
+inline void split(const char* caller, const char* what, TensorView& view, const TensorView& x, int axis,
+                  std::int64_t parts) {
+    if (!view.given()) return;
+    check_broadcasts(caller, what, view, x);
+    const int own = axis - (x.rank - view.rank);
+    if (own < 0) return;
+    const bool broadcasts = view.shape[own] == 1;
+    split(view, own, parts);
+    if (broadcasts) view.shape[own] = view.shape[own + 1] = 1;
+}
+
+inline void split(const char* caller, Selection& selection, const TensorView& x, int axis, std::int64_t parts) {
+    split(caller, "labels", selection.labels, x, axis, parts);
+    split(caller, "where", selection.where, x, axis, parts);
+    split(caller, "sample_weight", selection.sample_weight, x, axis, parts);
 }
 
 /// Labels and segments make several sets of a channel, for which there is no running statistic.

@@ -34,11 +34,27 @@ void check_in_place(const char* caller, const char* what, const TensorView& out,
     check_apart(caller, what, out, (std::string(other_what) + " (or the same array)").c_str(), other);
 }
 
+/// The scale and the zero point of a result of 8 bits, numbers or arrays.
+void check_rounding(const char* caller, const Fusion& fusion, const TensorView& y) {
+    const bool arrays = fusion.scales.given() || fusion.zero_points.given();
+    if (arrays && !is_quantized(y.dtype)) {
+        fail(caller, "an output of dtype int8 or uint8 for a scale and a zero point", name(y.dtype));
+    }
+    if (fusion.scales.given() && fusion.scale != 0) fail(caller, "one scale or an array of them", "both");
+    if (fusion.zero_points.given() && fusion.zero_point != 0) {
+        fail(caller, "one zero point or an array of them", "both");
+    }
+    check_quantization(caller, fusion.scales.given() ? 1 : fusion.scale, fusion.zero_point, y.dtype);
+    if (arrays) check_steps(caller, fusion.scales, fusion.zero_points, y);
+}
+
 void check_fusion(const char* caller, const NormalizeOptions& options, const TensorView& x, const TensorView& y) {
     const Fusion& fusion = options.fusion;
     check_activation(caller, fusion.activation);
-    check_quantization(caller, fusion.scale, fusion.zero_point, y.dtype);
+    check_rounding(caller, fusion, y);
     check_residual(caller, fusion, x);
+    check_moments_apart(caller, options.moments, "scale", fusion.scales);
+    check_moments_apart(caller, options.moments, "zero_point", fusion.zero_points);
     if (!fusion.residual.given()) return;
     check_output(caller, "sum", fusion.sum);
     check_in_place(caller, "sum", fusion.sum, "x", x);
@@ -47,6 +63,8 @@ void check_fusion(const char* caller, const NormalizeOptions& options, const Ten
     check_apart(caller, "sum", fusion.sum, "output", y);
     check_apart(caller, "sum", fusion.sum, "weight", options.weight);
     check_apart(caller, "sum", fusion.sum, "bias", options.bias);
+    check_apart(caller, "sum", fusion.sum, "scale", fusion.scales);
+    check_apart(caller, "sum", fusion.sum, "zero_point", fusion.zero_points);
     check_moments_apart(caller, options.given, "sum", fusion.sum);
     check_moments_apart(caller, options.moments, "sum", fusion.sum);
     check_moments_apart(caller, options.moments, "residual", fusion.residual);
@@ -127,6 +145,16 @@ void copy_given(const NormalizeOptions& options, const TensorView& x, AxisSet re
     }
 }
 
+/// What follows the affine map of a call that rounds to 8 bits or has an activation.
+Epilogue make_epilogue(const Fusion& fusion, const TensorView& y, const kernels::KernelTable& table) {
+    if (fusion.activation == Activation::none && !is_quantized(y.dtype)) return {};
+    return {&table,
+            fusion.activation,
+            fusion.scale,
+            fusion.zero_point,
+            {elements_of(fusion.scales), elements_of(fusion.zero_points)}};
+}
+
 /// Normalizes x: the input itself, or its sum with a residual.
 void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced, const TensorView& y,
                    const NormalizeOptions& options, const kernels::KernelTable& table) {
@@ -139,9 +167,7 @@ void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced
     call.given = elements_of(options.given);
     if (!options.given.given()) call.out = elements_of(options.moments);
     if (fusion.residual.given()) call.sum = {elements_of(input), elements_of(fusion.residual), call.x};
-    if (fusion.activation != Activation::none || is_quantized(y.dtype)) {
-        call.epilogue = {&table, fusion.activation, fusion.scale, fusion.zero_point};
-    }
+    call.epilogue = make_epilogue(fusion, y, table);
     call.eps = options.eps;
     call.center = options.center;
 
@@ -150,6 +176,8 @@ void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced
     strides.set(op_y, own_strides(y));
     if (options.weight.given()) strides.set(op_weight, broadcast_strides(options.weight, x));
     if (options.bias.given()) strides.set(op_bias, broadcast_strides(options.bias, x));
+    if (fusion.scales.given()) strides.set(op_scale, broadcast_strides(fusion.scales, x));
+    if (fusion.zero_points.given()) strides.set(op_zero_point, broadcast_strides(fusion.zero_points, x));
     if (fusion.residual.given()) {
         strides.set(op_input, own_strides(input));
         strides.set(op_residual, own_strides(fusion.residual));
@@ -176,6 +204,8 @@ void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduce
     call.reduced = reduced;
     call.weight = options.weight;
     call.bias = options.bias;
+    call.scales = fusion.scales;
+    call.zero_points = fusion.zero_points;
     call.given = options.given;
     call.moments = options.moments;
     if (fusion.residual.given()) {
@@ -183,9 +213,7 @@ void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduce
         call.residual = fusion.residual;
         call.sum = {elements_of(x), elements_of(fusion.residual), elements_of(call.x)};
     }
-    if (fusion.activation != Activation::none || is_quantized(y.dtype)) {
-        call.epilogue = {&table, fusion.activation, fusion.scale, fusion.zero_point};
-    }
+    call.epilogue = make_epilogue(fusion, y, table);
     call.eps = options.eps;
     call.center = options.center;
     call.excluded = options.excluded;

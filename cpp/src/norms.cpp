@@ -149,7 +149,9 @@ void group_norm(const TensorView& x, const TensorView& y, std::int64_t num_group
         split(*view, channel, num_groups);
     }
     Grouping sets = sets_over(all_axes_except(grouped_x.rank, 0, channel), options);
-    split(sets.selection, x.rank, channel, num_groups);
+    split(caller, sets.selection, x, channel, num_groups);
+    split(caller, "scale", engine.fusion.scales, x, channel, num_groups);
+    split(caller, "zero_point", engine.fusion.zero_points, x, channel, num_groups);
     normalize(grouped_x, sets, grouped_y, engine);
 }
 
@@ -206,6 +208,8 @@ RunningUpdate channel_norm(const ChannelNorm& norm, const TensorView& x, const T
                           {"bias", &options.bias},
                           {"residual", &fusion.residual},
                           {"sum", &fusion.sum},
+                          {"scale", &fusion.scales},
+                          {"zero_point", &fusion.zero_points},
                           {"labels", &sets.selection.labels},
                           {"segments", &sets.selection.segments},
                           {"where", &sets.selection.where},

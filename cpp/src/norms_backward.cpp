@@ -125,7 +125,7 @@ void group_norm_backward(const TensorView& grad_output, const TensorView& x, std
         split(*view, channel, num_groups);
     }
     Grouping sets = sets_over(all_axes_except(grouped_x.rank, 0, channel), options);
-    split(sets.selection, x.rank, channel, num_groups);
+    split(caller, sets.selection, x, channel, num_groups);
     normalize_backward(grouped_output, grouped_x, sets, grouped, engine);
 }
 

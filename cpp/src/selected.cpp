@@ -257,6 +257,8 @@ void run_selected(const SelectedCall& call, const kernels::KernelTable& table) {
     if (call.y.given()) strides.set(op_y, own_strides(call.y));
     if (call.weight.given()) strides.set(op_weight, broadcast_strides(call.weight, call.x));
     if (call.bias.given()) strides.set(op_bias, broadcast_strides(call.bias, call.x));
+    if (call.scales.given()) strides.set(op_scale, broadcast_strides(call.scales, call.x));
+    if (call.zero_points.given()) strides.set(op_zero_point, broadcast_strides(call.zero_points, call.x));
     const Nest nest = make_selected_nest(call.x, call.reduced, call.selection, strides);
     PlanRequest request;
     request.element_bytes =

@@ -42,7 +42,7 @@ struct SelectedCall {
     const Selection& selection;
     TensorView x{}, y{};  ///< y is optional; x the sum, where there is one
     AxisSet reduced = 0;
-    TensorView weight{}, bias{};
+    TensorView weight{}, bias{}, scales{}, zero_points{};
     MomentsView given{}, moments{};
     ResidualSum sum{};
     TensorView input{}, residual{};  ///< the terms of the sum

@@ -41,13 +41,19 @@ class SelectedWriter {
           coefficients_(coefficients),
           group_of_(apply.selection),
           mask_(static_cast<const unsigned char*>(apply.selection.where.data)),
-          nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias, op_labels, op_where))) {
+          nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias, op_labels, op_where, op_scale,
+                                            op_zero_point))) {
         outside_ = nest_.depth;
         if (outside_ > 0) inner_ = nest_.loops[--outside_];
         if (outside_ > 0) rows_ = nest_.loops[--outside_];
         by_rows_ = inner_.n == 1 || (inner_.stride[op_labels] == 0 && inner_.stride[op_where] == 0);
         const auto contiguous = [&](Operand operand) { return inner_.n == 1 || inner_.stride[operand] == 1; };
         const auto one_or_all = [&](Operand operand) { return inner_.stride[operand] == 0 || contiguous(operand); };
+        steps_ = operands_.epilogue.steps.given();
+        if (steps_) {
+            std::fill_n(scale_, tile, static_cast<C>(operands_.epilogue.scale));
+            std::fill_n(zero_point_, tile, static_cast<C>(operands_.epilogue.zero_point));
+        }
         direct_ = operands_.x.dtype == stored_as<A>() && operands_.y.dtype == stored_as<A>() && contiguous(op_x) &&
                   contiguous(op_y) && !operands_.epilogue.given() && one_or_all(op_cell) && is_direct(op_weight) &&
                   is_direct(op_bias);
@@ -207,6 +213,7 @@ class SelectedWriter {
             const auto start = [&](Operand operand, std::int64_t index) {
                 return at(offset, operand, row + index) + first * inner_.stride[operand];
             };
+            if (steps_) take_steps(offset, row, rows, first, length);
             members_ = 0;
             for (std::int64_t i = 0; i < rows; ++i) {
                 find_cells(start(op_cell, i), start(op_labels, i), start(op_where, i), i * length, length, group);
@@ -288,6 +295,17 @@ class SelectedWriter {
         }
     }
 
+    /// The scales and zero points of a tile, where one of them is an array.
+    void take_steps(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t first,
+                    std::int64_t n) {
+        const std::int64_t scale_step = inner_.stride[op_scale], zero_step = inner_.stride[op_zero_point];
+        for (std::int64_t i = 0; i < rows; ++i) {
+            const StepsPlace place{at(offset, op_scale, row + i) + first * scale_step, scale_step,
+                                   at(offset, op_zero_point, row + i) + first * zero_step, zero_step};
+            load_steps(operands_.epilogue.steps, place, scale_ + i * n, zero_point_ + i * n, n);
+        }
+    }
+
     static void copy_cells(C* to, const C* from, std::int64_t step, std::int64_t n) {
         if (step == 0) {
             std::fill_n(to, n, *from);
@@ -315,6 +333,7 @@ class SelectedWriter {
 
     void write(const Elements& to, std::int64_t offset, std::int64_t stride, std::int64_t n) {
         if constexpr (std::is_same_v<A, C>) {
+            if (steps_) return operands_.epilogue.finish_each(packed_y_, scale_, zero_point_, n, to, offset, stride);
             if (operands_.epilogue.given()) return operands_.epilogue.finish(packed_y_, n, to, offset, stride);
         }
         store(to, offset, stride, static_cast<const A*>(packed_y_), n);
@@ -329,28 +348,29 @@ class SelectedWriter {
                 if (is_member_[i] != 0) {
                     to[y + i * inner_.stride[op_y]] = from[i];
                 } else if (apply_.excluded != Excluded::keep) {
-                    to[y + i * inner_.stride[op_y]] = stand_in<Y>(x + i * inner_.stride[op_x]);
+                    to[y + i * inner_.stride[op_y]] = stand_in<Y>(x + i * inner_.stride[op_x], i);
                 }
             }
         });
     }
 
-    /// What an excluded element gets: its own value, or what stands for 0.
+    /// What an excluded element, number `i` of a tile, gets: its own value, or what stands for 0.
     template <class Y>
-    Y stand_in(std::int64_t x) const {
+    Y stand_in(std::int64_t x, std::int64_t i) const {
         if (apply_.excluded == Excluded::input) return result_of<Y>(element_at(operands_.x, x));
-        return result_of<Y>(sizeof(Y) == 1 ? operands_.epilogue.zero_point : 0);
+        if (sizeof(Y) > 1) return result_of<Y>(0);
+        return result_of<Y>(steps_ ? static_cast<double>(zero_point_[i]) : operands_.epilogue.zero_point);
     }
 
     void exclude_run(std::int64_t x, std::int64_t y, std::int64_t n) {
         with_result(operands_.y, [&]<class Y>(Y* to) {
             to += y;
-            if (apply_.excluded == Excluded::zero) {
-                const Y zero = stand_in<Y>(x);
+            if (apply_.excluded == Excluded::zero && !steps_) {
+                const Y zero = stand_in<Y>(x, 0);
                 for (std::int64_t i = 0; i < n; ++i) to[i * inner_.stride[op_y]] = zero;
             } else {
                 for (std::int64_t i = 0; i < n; ++i)
-                    to[i * inner_.stride[op_y]] = stand_in<Y>(x + i * inner_.stride[op_x]);
+                    to[i * inner_.stride[op_y]] = stand_in<Y>(x + i * inner_.stride[op_x], i);
             }
         });
     }
@@ -358,7 +378,13 @@ class SelectedWriter {
     void exclude(const std::int64_t* offset, std::int64_t row) {
         // In place the input is there already.
         if (apply_.excluded == Excluded::input && operands_.x.data == operands_.y.data) return;
-        exclude_run(at(offset, op_x, row), at(offset, op_y, row), inner_.n);
+        const std::int64_t x = at(offset, op_x, row), y = at(offset, op_y, row);
+        if (!steps_) return exclude_run(x, y, inner_.n);
+        for (std::int64_t first = 0; first < inner_.n; first += tile) {
+            const std::int64_t n = std::min(tile, inner_.n - first);
+            take_steps(offset, row, 1, first, n);
+            exclude_run(x + first * inner_.stride[op_x], y + first * inner_.stride[op_y], n);
+        }
     }
 
     static constexpr std::int64_t most_rows = 1024, line = 64;
@@ -375,9 +401,11 @@ class SelectedWriter {
     Loop inner_{1, false, {}}, rows_{1, false, {}};
     int outside_ = 0;
     bool by_rows_, direct_;
+    bool steps_;  ///< scales or zero points are arrays
     std::int64_t members_ = 0;
     unsigned char is_member_[tile];
     alignas(64) C mean_[tile], mean_lo_[tile], rstd_[tile], weight_[tile], bias_[tile];
+    alignas(64) C scale_[tile], zero_point_[tile];
     alignas(64) A packed_x_[tile], packed_y_[tile];
     alignas(64) unsigned char finished_[tile * sizeof(double)];
 };

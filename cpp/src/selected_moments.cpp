@@ -101,10 +101,10 @@ class Statistics {
                 const std::int64_t count = members_.count(family, group), of_set = count * geometry_.others();
                 largest = std::max(largest, count);
                 elements += (of_set + 1) * sets_;
-                if (elements < job_elements && of_set <= column_block) continue;
-                // No group with less has more than one: 1024 rows of columns, 64 K elements of a row.
+                const bool one_chunk = geometry_.is_one_chunk(of_set);
+                if (elements < job_elements && one_chunk) continue;
                 Parts parts{1, 1};
-                if (of_set > column_block) parts = parts_of(family, group, count, shape);
+                if (!one_chunk) parts = parts_of(family, group, count, shape);
                 const bool split = parts.chunks * parts.ranges > 1;
                 if (!split && elements < job_elements) continue;
                 join(family, first, split ? group : group + 1);

@@ -57,8 +57,8 @@ def quantize(
 
     Notes
     -----
-    The formula of ONNX's QuantizeLinear, whose `axis` names where `scale` lies. A norm rounds with one scale for all. The quotient is one of float64 if `y` is float64, else of float32, with
-    `scale` rounded to it.
+    The formula of ONNX's QuantizeLinear, whose `axis` names where `scale` lies. The quotient is one of float64 if `y` is
+    float64, else of float32, with `scale` rounded to it.
 
     Examples
     --------

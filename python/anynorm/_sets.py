@@ -33,6 +33,7 @@ FORWARD = {"moments", "normalize"}  # whose operands the compiled module can spl
 ROLES: dict[str, Callable[[Views, str, Any], Any]] = {
     **dict.fromkeys(("residual", "out", "sum_out", "grad_output", "grad_sum", "grad_input"), Views.like_x),
     **dict.fromkeys(("weight", "bias", "grad_weight", "grad_bias"), Views.parameter),
+    **dict.fromkeys(("out_scale", "out_zero_point"), Views.steps),
     "moments": Views.given,
 }
 

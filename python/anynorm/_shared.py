@@ -79,8 +79,8 @@ class Tail(PlainTail, SelectionTail, total=False):
 
     activation: Activation | None
     sum_out: Array | None
-    out_scale: float | None
-    out_zero_point: SupportsIndex
+    out_scale: npt.ArrayLike | None
+    out_zero_point: npt.ArrayLike
 
 
 class EngineTail(Tail, total=False):
@@ -281,10 +281,11 @@ sum_out : ndarray of float16, bfloat16, float32 or float64, optional
     default a new array of the dtype of `x`.
 dtype : float16, bfloat16, float32, float64, int8 or uint8, optional
     Of the result; that of `x` by default. ``"bfloat16"`` needs the package ml_dtypes, which defines it.
-out_scale : float, optional
-    Above 0, for results of int8 or uint8, and only for them: as of `quantize`.
-out_zero_point : int, default 0
-    The integer that stands for 0 in such a result.
+out_scale : float or array_like of float16, bfloat16, float32 or float64, optional
+    Above 0, for results of int8 or uint8, and only for them: as of `quantize`. An array broadcasts against `x`, so that
+    the channels of (N, C, H, W) have one of shape (C, 1, 1).
+out_zero_point : int or array_like, default 0
+    The integer that stands for 0 in such a result. An ndarray has the dtype of the result, and broadcasts as well.
 return_moments : bool, default False
     Return the statistics that were used as well.
 {num_threads}""",

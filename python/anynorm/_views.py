@@ -93,6 +93,14 @@ class Views:
             result += apart if n != 1 else (1,) * parts
         return array.reshape(result)
 
+    def steps(self, name: str, steps: Any) -> Any:
+        """A scale or a zero point for all, or arrays of them, which broadcast against x. Lists stay lists, whose numbers
+        the compiled module makes those of the result."""
+        if not isinstance(steps, (list, tuple)):
+            return self.broadcast(name, steps) if np.ndim(steps) > 0 else steps
+        array = self.broadcast(name, steps)
+        return array.tolist() if isinstance(array, np.ndarray) else array
+
     def given(self, _: str, moments: Any) -> Any:
         """Statistics of the shape that the right-hand side says, as the compiled module wants them."""
         own = self.plan.statistics

@@ -17,7 +17,8 @@ namespace anynorm::python {
 /// out_zero_point, return_moments, num_threads; without those of fusion where a norm has none.
 struct Tail {
     GivenMoments moments;
-    py::object residual, sum;  ///< not given where x is normalized as it is
+    py::object residual, sum;        ///< not given where x is normalized as it is
+    py::object scales, zero_points;  ///< not given where they are numbers
     Operand y;
     bool return_moments = false;
 };
@@ -143,7 +144,7 @@ class Arguments {
             PyObject *out = *next_++, *sum = *next_++;
             result.y.array = output(x, out, *next_++, result.y.view);
             result.sum = sum_of(x, sum, fusion);
-            quantization(fusion);
+            quantization(result, fusion);
         } else {
             result.y = output(x);
         }
@@ -187,12 +188,25 @@ class Arguments {
         return arrays;
     }
 
-    /// out_scale and out_zero_point.
-    void quantization(Fusion& fusion) {
+    /// out_scale and out_zero_point, numbers or arrays.
+    void quantization(Tail& tail, Fusion& fusion) {
+        if (is_steps(next_[0])) {
+            tail.scales = array("out_scale", fusion.scales);
+        } else {
+            scale(fusion);
+        }
+        if (is_steps(next_[0])) {
+            tail.zero_points = read_zero_points(raw(), named("out_zero_point"), tail.y.view.dtype, fusion.zero_points);
+        } else {
+            fusion.zero_point = narrow(integer("out_zero_point"));
+        }
+    }
+
+    /// out_scale as a number.
+    void scale(Fusion& fusion) {
         const std::optional<double> scale = optional_number("out_scale");
         if (scale && !(*scale > 0)) throw_value_error(named("out_scale"), "above 0, got " + text(next_[-1]));
         fusion.scale = scale.value_or(0);
-        fusion.zero_point = narrow(integer("out_zero_point"));
     }
 
     /// The array that `out` is, or a new one of the dtype that the caller asks for, else of that of x.
@@ -215,6 +229,11 @@ class Arguments {
 
     static int narrow(std::int64_t value) {
         return static_cast<int>(value < INT_MIN ? INT_MIN : value > INT_MAX ? INT_MAX : value);
+    }
+
+    /// As is_array_like(), with a short way out for what calls without 8 bits have.
+    static bool is_steps(PyObject* object) {
+        return object != Py_None && !PyLong_CheckExact(object) && !PyFloat_CheckExact(object) && is_array_like(object);
     }
 
     static std::int64_t integer(PyObject* object, const Argument& argument, const char* rest) {

@@ -248,6 +248,25 @@ py::object written_counter(PyObject* object, const Argument& argument, bool writ
     return py::reinterpret_borrow<py::object>(object);
 }
 
+bool is_array_like(PyObject* object) {
+    return py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object).ndim() > 0
+                                             : PyList_Check(object) || PyTuple_Check(object);
+}
+
+py::object read_zero_points(PyObject* object, const Argument& argument, DType result, TensorView& view) {
+    if (result != DType::i8 && result != DType::u8)
+        throw_value_error(argument, std::string("with a result of dtype int8 or uint8, got ") + name(result));
+    if (is_array_like(object) && py::isinstance<py::array>(object))
+        return read_array(object, argument, view, Elements::floats_or_bytes);
+    const py::object given = py::module_::import("numpy").attr("asarray")(py::handle(object));
+    const std::string kind = py::str(given.attr("dtype").attr("kind"));
+    if (kind != "i" && kind != "u") throw_type_error(argument, "to be an int or an array of them", object);
+    const std::int64_t least = result == DType::i8 ? -128 : 0;
+    if (given.attr("min")().cast<std::int64_t>() < least || given.attr("max")().cast<std::int64_t>() > least + 255)
+        throw_value_error(argument, std::string("of values of ") + name(result) + ", got " + text(object));
+    return read_array(py::object(given.attr("astype")(name(result))).ptr(), argument, view, Elements::floats_or_bytes);
+}
+
 DType read_dtype(PyObject* object, const Argument& argument) {
     // NumPy knows this name once ml_dtypes has been imported.
     if (PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, "bfloat16") == 0) {

@@ -61,6 +61,12 @@ std::string text(PyObject* object);
 /// The shape of x as Python prints it: "(2, 3)".
 std::string shape_text(const TensorView& x);
 
+/// Whether it has elements, or is a number: a list, a tuple or an ndarray with axes.
+bool is_array_like(PyObject* object);
+
+/// Zero points of results of a dtype as an array of it; numbers and lists of them are made one.
+py::object read_zero_points(PyObject* object, const Argument& argument, DType result, TensorView& view);
+
 /// The value of a `dtype=` argument, int8 and uint8 among them.
 DType read_dtype(PyObject* object, const Argument& argument);
 

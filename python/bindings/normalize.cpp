@@ -21,28 +21,6 @@ py::object normalize(PyObject* const* values, bool selects) {
         [&] { anynorm::normalize(x.view, sets, tail.y.view, options); });
 }
 
-/// Whether it has elements, or is a number.
-bool is_array_like(PyObject* object) {
-    return py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object).ndim() > 0
-                                             : PyList_Check(object) || PyTuple_Check(object);
-}
-
-/// Zero points as an array of the dtype of the result; numbers and lists of them are made one.
-py::object zero_points_as(DType dtype, PyObject* object, TensorView& view) {
-    const Argument argument{"quantize", "zero_point"};
-    if (is_array_like(object) && py::isinstance<py::array>(object))
-        return read_array(object, argument, view, Elements::floats_or_bytes);
-    const py::module_ numpy = py::module_::import("numpy");
-    const py::object info = numpy.attr("iinfo")(name(dtype)), given = numpy.attr("asarray")(py::handle(object));
-    const std::string kind = py::str(given.attr("dtype").attr("kind"));
-    if (kind != "i" && kind != "u") throw_type_error(argument, "to be an int or an array of them", object);
-    if (given.attr("min")().cast<std::int64_t>() < info.attr("min").cast<std::int64_t>() ||
-        given.attr("max")().cast<std::int64_t>() > info.attr("max").cast<std::int64_t>())
-        throw_value_error(argument, std::string("of values of ") + name(dtype) + ", got " + text(object));
-    const py::object array = given.attr("astype")(name(dtype));
-    return read_array(array.ptr(), argument, view, Elements::floats_or_bytes);
-}
-
 py::object quantize(PyObject* const* values) {
     Arguments arguments("quantize", values);
     Operand y;
@@ -69,7 +47,7 @@ py::object quantize(PyObject* const* values) {
         of_all = step.number("scale");
         scales = anynorm::view(&of_all, {});
     }
-    const py::object zeros = zero_points_as(view.dtype, step.raw(), zero_points);
+    const py::object zeros = read_zero_points(step.raw(), step.named("zero_point"), view.dtype, zero_points);
     const WithoutGil release(y.view.size());
     anynorm::quantize(y.view, view, scales, zero_points, num_threads);
     return q;

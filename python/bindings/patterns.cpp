@@ -41,8 +41,11 @@ py::dict& known_patterns() {
 
 Py_ssize_t* PatternPlaces::named(PyObject* name) {
     const std::pair<const char*, Py_ssize_t*> places[] = {
-        {"axis", &axis}, {"x", &x},     {"keepdims", &keepdims}, {"weight", &weight},
-        {"bias", &bias}, {"out", &out}, {"residual", &residual}, {"sum_out", &sum_out}};
+        {"axis", &axis},           {"x", &x},
+        {"keepdims", &keepdims},   {"weight", &weight},
+        {"bias", &bias},           {"out", &out},
+        {"residual", &residual},   {"sum_out", &sum_out},
+        {"out_scale", &out_scale}, {"out_zero_point", &out_zero_point}};
     for (const auto& [text, place] : places) {
         if (PyUnicode_CompareWithASCIIString(name, text) == 0) return place;
     }
@@ -151,6 +154,8 @@ bool PatternCall::arrange(PyObject* function, const PatternPlaces& places, const
     }
     if (factors != Py_None) {
         if (value_at(values, places.residual) != Py_None || value_at(values, places.sum_out) != Py_None) return false;
+        if (is_array_like(value_at(values, places.out_scale)) || is_array_like(value_at(values, places.out_zero_point)))
+            return false;
         if (out != Py_None) {
             if (!is_ndarray(out) || fields(out).nd != fields(x).nd ||
                 !std::equal(fields(x).dimensions, fields(x).dimensions + fields(x).nd, fields(out).dimensions))

@@ -9,7 +9,8 @@ namespace anynorm::python {
 
 /// Where a function has the arguments that a pattern is about; -1 where it has none.
 struct PatternPlaces {
-    Py_ssize_t axis = -1, x = -1, keepdims = -1, weight = -1, bias = -1, residual = -1, out = -1, sum_out = -1;
+    Py_ssize_t axis = -1, x = -1, keepdims = -1, weight = -1, bias = -1, residual = -1, out = -1, sum_out = -1,
+               out_scale = -1, out_zero_point = -1;
 
     /// The place that is kept for the parameter of this name; nullptr for any other.
     Py_ssize_t* named(PyObject* name);

@@ -341,5 +341,29 @@ TEST_P(PromiseOfValues, VarianceIsNeverNegative) {
     }
 }
 
+/// Where x stands still the members of a set have the order of the axes, wherever y lies.
+TEST(Promises, StatisticsDoNotDependOnTheLayoutOfY) {
+    const Shape shape = {5, 6, 7};
+    const std::vector<float> x = {1, 4, 9, 16, 25, 36};
+    const std::vector<double> weights = [] {
+        std::vector<double> result(210);
+        for (std::size_t i = 0; i < 210; ++i) result[i] = 0.1 + static_cast<double>(i * i % 97);
+        return result;
+    }();
+    const Grouping sets{{0, 1, 2}, {.sample_weight = view(weights.data(), {5, 6, 7})}};
+    const TensorView repeated = view(x.data(), {5, 6, 7}, {0, 1, 0});
+    Moments expected;
+    moments(repeated, sets, {view(&expected.count, {}), view(&expected.mean, {}), view(&expected.m2, {})});
+    for (const Layout& layout : layouts()) {
+        Tensor<float> y(shape, layout);
+        Moments used;
+        NormalizeOptions options;
+        options.moments = {view(&used.count, {}), view(&used.mean, {}), view(&used.m2, {})};
+        normalize(repeated, sets, y.view(), options);
+        EXPECT_EQ(used.mean, expected.mean) << layout.name;
+        EXPECT_EQ(used.m2, expected.m2) << layout.name;
+    }
+}
+
 }  // namespace
 }  // namespace anynorm::test

@@ -281,11 +281,48 @@ def test_8_bits_of_layouts_and_norms(layout, norm):
         np.testing.assert_array_equal(q, anynorm.quantize(y, 0.03, zero_point, dtype))
 
 
+STEPS = [(8, 1, 1), (6,), (3, 1, 1, 1), (5, 1), (1, 8, 1, 6), SHAPE]
+
+
+def test_8_bits_by_channel(layout, norm):
+    rng = np.random.default_rng(3)
+    own = rotating(STEPS, layout.name, norm.name)
+    dtype, limits = rotating([(I8, (-128, 128)), (U8, (0, 256))], norm.name, layout.name)
+    scale = (rng.random(own) + 0.01).astype(rotating([F32, BF16, F64], layout.name))
+    zero_point = rng.integers(*limits, own).astype(dtype)
+    x = layout.place(sample(SHAPE))
+    weight, bias = norm.parameters(x)
+    y = norm.call(anynorm, x, weight, bias, activation="gelu")
+    for of_scale, of_zero in ((scale, zero_point), (scale, 5), (0.03, zero_point), (scale, zero_point.tolist())):
+        options = {"activation": "gelu", "out_scale": of_scale, "out_zero_point": of_zero}
+        q = norm.call(anynorm, x, weight, bias, dtype=dtype, **options)
+        assert q.dtype == dtype
+        np.testing.assert_array_equal(q, anynorm.quantize(y, of_scale, of_zero, dtype))
+
+
+@pytest.mark.parametrize("pattern, sizes", [("n c h w -> c", {}), ("n (g c) h w -> n g", {"g": 4})])
+def test_8_bits_by_channel_of_patterns_and_masks(pattern, sizes):
+    x, where = sample(SHAPE), np.arange(6) < 4
+    scale = np.linspace(0.01, 0.1, 8).reshape(8, 1, 1)
+    zero_point = np.arange(8).reshape(8, 1, 1)
+    for zeros in (zero_point.astype(I8), zero_point.tolist(), 3):
+        for selection in ({}, {"where": where}):
+            for _ in range(2):  # the second time by the way of patterns that are known
+                y = anynorm.normalize(x, pattern, **selection, **sizes)
+                q = anynorm.normalize(x, pattern, dtype=I8, out_scale=scale, out_zero_point=zeros, **selection, **sizes)
+                np.testing.assert_array_equal(q, anynorm.quantize(y, scale, zeros))
+
+
 def test_8_bits_of_every_kernel(kernel):
     x = sample(kernel.shape)
     expected = anynorm.quantize(anynorm.normalize(x, kernel.axes), 0.02)
     for threads in (1, 3):
         q = anynorm.normalize(x, kernel.axes, dtype="int8", out_scale=0.02, num_threads=threads)
+        np.testing.assert_array_equal(q, expected)
+    scale = np.linspace(0.01, 0.1, kernel.shape[-1])
+    expected = anynorm.quantize(anynorm.normalize(x, kernel.axes), scale)
+    for threads in (1, 3):
+        q = anynorm.normalize(x, kernel.axes, dtype="int8", out_scale=scale, num_threads=threads)
         np.testing.assert_array_equal(q, expected)
 
 
@@ -321,6 +358,14 @@ ERRORS = {
     "zero_point_above": ({"dtype": I8, "out_scale": 1, "out_zero_point": 128}, ValueError, "expected a zero point from -128 to 127 for an output of dtype int8, got 128"),
     "zero_point_below": ({"dtype": U8, "out_scale": 1, "out_zero_point": -1}, ValueError, "expected a zero point from 0 to 255 for an output of dtype uint8, got -1"),
     "zero_point_type": ({"dtype": U8, "out_scale": 1, "out_zero_point": 0.5}, TypeError, "expected out_zero_point to be an int, got float"),
+    "scales_of_floats": ({"out_scale": [0.5]}, ValueError, "expected an output of dtype int8 or uint8 for a scale and a zero point, got float32"),
+    "scales_that_do_not_broadcast": ({"dtype": I8, "out_scale": np.ones(4)}, ValueError, "expected scale of a shape that broadcasts to (4, 6), got (4,)"),
+    "scales_of_integers": ({"dtype": I8, "out_scale": np.ones(6, int)}, TypeError, "expected out_scale of dtype float16, bfloat16, float32 or float64, got int64"),
+    "scales_of_zero": ({"dtype": I8, "out_scale": np.float32([1, 1, 0, 1, 1, 1])}, ValueError, "expected a scale above 0, in the range of float32, for an output of dtype int8, got 0"),
+    "zero_points_of_floats": ({"out_zero_point": [1]}, ValueError, "expected out_zero_point with a result of dtype int8 or uint8, got float32"),
+    "zero_points_above": ({"dtype": I8, "out_scale": 1, "out_zero_point": [128] * 6}, ValueError, "expected out_zero_point of values of int8, got [128"),
+    "zero_points_of_another_type": ({"dtype": I8, "out_scale": 1, "out_zero_point": np.zeros(6, U8)}, ValueError, "expected zero_point of dtype int8 as output, got uint8"),
+    "zero_points_type": ({"dtype": I8, "out_scale": 1, "out_zero_point": ["a"] * 6}, TypeError, "expected out_zero_point to be an int or an array of them, got list"),
     "out_and_dtype": ({"dtype": U8, "out": np.zeros((4, 6), I8), "out_scale": 1}, ValueError, "expected out of dtype uint8 as dtype says, got int8"),
 }  # fmt: skip
 

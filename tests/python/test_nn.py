@@ -362,3 +362,42 @@ def test_weight_norm_of_extreme_weights():
     layer = nn.WeightNorm(np.array([[3e30, 4e30], [3e-30, 4e-30]], F32))
     np.testing.assert_allclose(layer.g.ravel(), [5e30, 5e-30], rtol=1e-6)
     np.testing.assert_allclose(layer(), layer.v, rtol=5e-7)
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: nn.BatchNorm(0), (2, 0, 3)),
+        (lambda: nn.InstanceNorm(0, affine=True), (2, 0, 3)),
+        (lambda: nn.GroupNorm(2, 0), (2, 0, 3)),
+        (lambda: nn.LayerNorm((3, 0)), (2, 3, 0)),
+        (lambda: nn.RMSNorm(0), (2, 0)),
+    ],
+    ids=["batch", "instance", "group", "layer", "rms"],
+)
+def test_layers_without_channels(make, shape):
+    """As in PyTorch, which takes no channels for an answer."""
+    layer, x = make(), np.ones(shape, F32)
+    assert layer(x).shape == layer.backward(x).shape == shape
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.BatchNorm(-1),
+        lambda: nn.BatchRenorm(-1),
+        lambda: nn.InstanceNorm(-1),
+        lambda: nn.GroupNorm(1, -1),
+        lambda: nn.LayerNorm((3, -1)),
+        lambda: nn.RMSNorm(-1),
+    ],
+    ids=["batch", "renorm", "instance", "group", "layer", "rms"],
+)
+def test_layers_refuse_negative_lengths(make):
+    with pytest.raises(ValueError, match=r"^\w+: expected lengths of at least 0, got -1$"):
+        make()
+
+
+def test_weight_norm_refuses_nothing():
+    with pytest.raises(ValueError, match="WeightNorm: expected a weight with elements, got one of shape"):
+        nn.WeightNorm(np.ones((0, 3), F32))

@@ -41,9 +41,13 @@ struct Fusion {
     double scale = 0;
     /// A value of y's dtype.
     int zero_point = 0;
+    /// In the places of these two, one for every channel or along any axes: float16, bfloat16, float32 or float64, and
+    /// y's dtype; each broadcasts against y by NumPy's rules, which is (C, 1, 1) for the channels of (N, C, H, W).
+    TensorView scales{}, zero_points{};
 
     bool any() const noexcept {
-        return residual.given() || sum.given() || activation != Activation::none || scale != 0 || zero_point != 0;
+        return residual.given() || sum.given() || activation != Activation::none || scale != 0 || zero_point != 0 ||
+               scales.given() || zero_points.given();
     }
 };
 

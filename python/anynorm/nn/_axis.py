@@ -78,7 +78,7 @@ class LayerNorm(_AxisNorm):
     TypeError
         If `dtype` is another one.
     ValueError
-        If there is not one axis for each length.
+        If there is not one axis for each length, or a length is negative.
 
     Notes
     -----
@@ -231,7 +231,7 @@ class RMSNorm(_AxisNorm):
     TypeError
         If `dtype` is another one.
     ValueError
-        If there is not one axis for each length.
+        If there is not one axis for each length, or a length is negative.
 
     Notes
     -----

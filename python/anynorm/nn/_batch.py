@@ -62,6 +62,8 @@ class BatchNorm(RunningNorm):
     ------
     TypeError
         If `dtype` is another one.
+    ValueError
+        If `num_features` is negative.
 
     Notes
     -----

@@ -68,6 +68,8 @@ class BatchRenorm(RunningNorm):
     ------
     TypeError
         If `dtype` is another one.
+    ValueError
+        If `num_features` is negative.
 
     Notes
     -----

@@ -56,6 +56,8 @@ class InstanceNorm(RunningNorm):
     ------
     TypeError
         If `dtype` is another one.
+    ValueError
+        If `num_features` is negative.
 
     Notes
     -----
@@ -169,7 +171,7 @@ class GroupNorm(ChannelNorm):
     TypeError
         If `dtype` is another one.
     ValueError
-        If `num_groups` does not divide `num_channels`.
+        If `num_groups` does not divide `num_channels`, or that is negative.
 
     Notes
     -----

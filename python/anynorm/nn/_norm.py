@@ -45,6 +45,8 @@ class Norm(Layer, ABC):
 
     def _make_parameters(self, shape: tuple[int, ...], weight: bool, bias: bool, dtype: npt.DTypeLike) -> None:
         kind = parameter_dtype(type(self).__name__, dtype)
+        if min(shape) < 0:
+            raise ValueError(f"{type(self).__name__}: expected lengths of at least 0, got {min(shape)}")
         self.weight = np.ones(shape, kind) if weight else None
         self.bias = np.zeros(shape, kind) if bias else None
         self.grad_weight = np.zeros(shape, kind) if weight else None

@@ -43,7 +43,7 @@ class WeightNorm(Layer):
     TypeError
         If `weight` has another dtype.
     ValueError
-        If `dim` is no axis of `weight`, or a slice is 0 and has no direction.
+        If `dim` is no axis of `weight`, or a slice is 0 or without elements and has no direction.
 
     Notes
     -----
@@ -93,6 +93,8 @@ class WeightNorm(Layer):
         # torch takes -1 for None. Neither that nor the last axis would be what everybody expects.
         if not (self.v.ndim if self.dim is None else 0 <= self.dim < self.v.ndim):
             raise ValueError(f"WeightNorm: expected dim None or from 0 to {self.v.ndim - 1}, got {dim}")
+        if self.v.size == 0:
+            raise ValueError(f"WeightNorm: expected a weight with elements, got one of shape {self.v.shape}")
         self._check_directions("WeightNorm", self.v)
         squares = np.square(self.v.astype(np.float64)).sum(axis=self._axes, keepdims=self.dim is not None)
         self.g = np.asarray(np.sqrt(squares)).astype(self.v.dtype)
