@@ -52,6 +52,46 @@ void for_each_row(kernels::GradientSumsArgs<A> args, Body&& body) {
     }
 }
 
+/// The sums of a target that varies along the rows otherwise than from neighbour to neighbour: every element is summed
+/// down its column, and the columns are added to their places when those of the next tile are others.
+template <class A>
+class ColumnSums {
+  public:
+    ColumnSums(const Tiles<A>& tiles, const Sums& to) : tiles_(tiles), to_(to) {}
+    ColumnSums(const ColumnSums&) = delete;
+    ColumnSums& operator=(const ColumnSums&) = delete;
+    ~ColumnSums() { add(); }
+
+    /// The columns of the elements [first, first + n) of a row whose target begins at `place`.
+    Sums from(std::int64_t place, std::int64_t first, std::int64_t n) {
+        if (place != place_ || first != first_) add();
+        place_ = place;
+        first_ = first;
+        const Sums sums{s1_, s2_};
+        if (n > n_) sums.at(n_).clear(n - n_);
+        n_ = std::max(n, n_);
+        return sums;
+    }
+
+  private:
+    void add() {
+        tiles_.for_each_target(place_, first_, n_,
+                               [&](std::int64_t i, std::int64_t count, std::int64_t at, std::int64_t step) {
+                                   double *const to1 = to_.s1 + at, *const to2 = to_.s2 + at;
+                                   for (std::int64_t k = 0; k < count; ++k) {
+                                       to1[k * step] += s1_[i + k];
+                                       to2[k * step] += s2_[i + k];
+                                   }
+                               });
+        n_ = 0;
+    }
+
+    const Tiles<A>& tiles_;
+    const Sums& to_;
+    std::int64_t place_ = 0, first_ = 0, n_ = 0;
+    double s1_[tile], s2_[tile];
+};
+
 }  // namespace
 
 template <class C>
@@ -119,27 +159,17 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
         });
         return;
     }
-    // Each element of the tile is summed down its column, and the columns are then added to their places.
-    double s1[tile], s2[tile];
-    const auto add_columns = [&](const Tile<A>& of, kernels::GradientSumsArgs<A> args, std::int64_t shift) {
-        std::fill_n(s1, of.n, 0.0);
-        std::fill_n(s2, of.n, 0.0);
-        args.s1 = s1;
-        args.s2 = s2;
+    ColumnSums<A> columns(tiles, sums);
+    const auto add_columns = [&](const Tile<A>& of, kernels::GradientSumsArgs<A> args, std::int64_t row) {
+        const Sums to = columns.from(of.target + row * of.target_row, of.first, of.n);
+        args.s1 = to.s1;
+        args.s2 = to.s2;
         down(args);
-        tiles.for_each_target(of, [&](std::int64_t i, std::int64_t count, std::int64_t at, std::int64_t step) {
-            double *const to1 = sums.s1 + at + shift, *const to2 = sums.s2 + at + shift;
-            for (std::int64_t k = 0; k < count; ++k) {
-                to1[k * step] += s1[i + k];
-                to2[k * step] += s2[i + k];
-            }
-        });
     };
     activated.for_each(tiles, [&](const Tile<A>& of) {
         const kernels::GradientSumsArgs<A> args = sums_args(of, constant_weight);
         if (of.target_row == 0) return add_columns(of, args, 0);
-        for_each_row(args,
-                     [&](const auto& row_args, std::int64_t row) { add_columns(of, row_args, row * of.target_row); });
+        for_each_row(args, [&](const auto& row_args, std::int64_t row) { add_columns(of, row_args, row); });
     });
 }
 

@@ -15,6 +15,8 @@ inline constexpr std::int64_t tile = 512;
 // An inner loop below two packs is joined with its neighbours where x and y allow it. Rows that share coefficients and
 // are written past the caches are joined up to a tile: the lines that two rows share would be read and written twice.
 inline constexpr std::int64_t join_below = 32;
+// Rows of whole packs have no ends that a kernel would take element by element.
+inline constexpr std::int64_t pack_of_kernels = 16;
 
 /// The vectors' loop: the innermost loop of the nest, joined with its neighbours while it is short and x and y run on
 /// through them. Levels are counted from the inside.
@@ -67,8 +69,10 @@ void load_along(C* to, const Elements& from, std::int64_t offset, const InnerLoo
         load(to, from, offset, 0, 1);
         return;
     }
-    for (std::int64_t i = first; i < first + n;) {
-        const std::int64_t count = std::min(inner.n[0] - i % inner.n[0], first + n - i);
+    // What repeats is read once, and copied from there.
+    const std::int64_t own = along.repeats(inner) ? std::min(n, inner.period) : n;
+    for (std::int64_t i = first; i < first + own;) {
+        const std::int64_t count = std::min(inner.n[0] - i % inner.n[0], first + own - i);
         const std::int64_t at = offset + along.at(inner, i);
         if (along.stride[0] == 0) {
             std::fill_n(to + (i - first), count, static_cast<C>(element_at(from, at)));
@@ -76,6 +80,10 @@ void load_along(C* to, const Elements& from, std::int64_t offset, const InnerLoo
             load(to + (i - first), from, at, along.stride[0], count);
         }
         i += count;
+    }
+    for (std::int64_t done = own, count; done < n; done += count) {
+        count = std::min(done, n - done);
+        std::copy_n(to, count, to + done);
     }
 }
 

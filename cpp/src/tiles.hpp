@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "elements.hpp"
 #include "inner_loop.hpp"
@@ -54,7 +55,7 @@ class Tiles {
     void add_coefficient(const Elements& elements, Operand operand) {
         const Along steps = along(operand);
         const bool direct = elements.dtype == stored_as<C>() && (steps.constant(inner_) || steps.contiguous(inner_));
-        coefficients_[coefficient_count_++] = {elements, operand, direct, steps};
+        coefficients_[coefficient_count_++] = {elements, operand, direct, steps, 0, 0, 0};
     }
     /// Tiles of one row that fit L1, for what is done to an input before the kernel reads it.
     void limit_to_rows() { one_row_ = true; }
@@ -73,13 +74,14 @@ class Tiles {
     bool output_direct() const { return output_.direct; }
     int coefficients() const { return coefficient_count_; }
 
-    /// Calls body(i, count, place, step) for stretches of a tile: element i + k is at place + k * step of the target.
+    /// Calls body(i, count, at, step) for stretches of the elements [first, first + n) of a row whose target begins at
+    /// `place`: element first + i + k is at `at` + k * step.
     template <class Body>
-    void for_each_target(const Tile<A>& of, Body&& body) const {
-        for (std::int64_t i = 0; i < of.n;) {
-            const std::int64_t element = of.first + i;
-            const std::int64_t count = std::min(inner_.n[0] - element % inner_.n[0], of.n - i);
-            body(i, count, of.target + target_along_.at(inner_, element), target_along_.stride[0]);
+    void for_each_target(std::int64_t place, std::int64_t first, std::int64_t n, Body&& body) const {
+        for (std::int64_t i = 0; i < n;) {
+            const std::int64_t element = first + i;
+            const std::int64_t count = std::min(inner_.n[0] - element % inner_.n[0], n - i);
+            body(i, count, place + target_along_.at(inner_, element), target_along_.stride[0]);
             i += count;
         }
     }
@@ -105,6 +107,7 @@ class Tiles {
                     part.n = std::min(step, inner_.total - part.first);
                     for (part.row = 0; part.row < rows_.n; part.row += part.rows) run(offset, part, body);
                 }
+                if (rest_ > 0) run(offset, {part.block, part.blocks, rows_.n, 1, 0, rest_}, body);
             }
         });
     }
@@ -117,8 +120,28 @@ class Tiles {
             inner_.join(nest_.loops[--outside_]);
         }
         first_inner_ = outside_;
-        if (outside_ > 0) rows_ = nest_.loops[--outside_];
+        if (!cut_into_rows(operands & ~elementwise) && outside_ > 0) rows_ = nest_.loops[--outside_];
         if (outside_ > 0) blocks_ = nest_.loops[--outside_];
+    }
+
+    /// Makes rows of a long inner loop along which nothing but the elements tells one period from the next: each of
+    /// whole periods and whole packs, so that what repeats is packed once, and summed down columns, for all of them.
+    bool cut_into_rows(OperandSet others) {
+        if (inner_.levels < 2 || inner_.total <= tile) return false;
+        Loop& joined = nest_.loops[first_inner_];
+        for (int operand = 0; operand < operand_count; ++operand) {
+            if ((others >> operand & 1) != 0 && joined.stride[operand] != 0) return false;
+        }
+        const std::int64_t whole = std::lcm(inner_.period, pack_of_kernels);
+        if (whole > tile) return false;
+        const std::int64_t length = tile / whole * whole, periods = length / inner_.period;
+        rows_ = joined;
+        rows_.n = joined.n / periods;
+        for (std::int64_t& stride : rows_.stride) stride *= periods;
+        rest_ = joined.n % periods * inner_.period;
+        joined.n = inner_.n[inner_.levels - 1] = periods;
+        inner_.total = length;
+        return true;
     }
 
     /// The blocks, rows and elements of a tile.
@@ -136,6 +159,7 @@ class Tiles {
         Operand operand;
         bool direct;
         Along along;
+        std::int64_t packed_start, packed_first, packed_n;  ///< what the buffer holds
     };
 
     /// Whether the elements of all these operands run on from the inner loop through the next.
@@ -168,11 +192,16 @@ class Tiles {
         return packed_inputs_[i];
     }
     const C* coefficient(int i, std::int64_t start, std::int64_t first, std::int64_t n) {
-        const Coefficient& c = coefficients_[i];
+        Coefficient& c = coefficients_[i];
         if (c.direct) {
             return static_cast<const C*>(c.elements.data) + start + (c.along.constant(inner_) ? 0 : first);
         }
-        load_along(packed_coefficients_[i], c.elements, start, inner_, c.along, first, n);
+        if (c.packed_start != start || c.packed_first != first || c.packed_n < n) {
+            load_along(packed_coefficients_[i], c.elements, start, inner_, c.along, first, n);
+            c.packed_start = start;
+            c.packed_first = first;
+            c.packed_n = n;
+        }
         return packed_coefficients_[i];
     }
 
@@ -221,6 +250,7 @@ class Tiles {
     InnerLoop inner_;
     Loop rows_{1, false, {}}, blocks_{1, false, {}};
     int outside_, first_inner_ = 0;  // loops of the nest
+    std::int64_t rest_ = 0;          // elements behind the last row of an inner loop that was cut into rows
     int input_count_ = 0, coefficient_count_ = 0;
     bool one_row_ = false, one_block_ = true, has_target_ = false;
     Operand target_ = op_x;
