@@ -44,7 +44,9 @@ def shape_of(c, elements):
 
 @pytest.mark.parametrize("c", CHANNELS)
 @pytest.mark.parametrize("types", TYPES.values(), ids=TYPES.keys())
-@pytest.mark.parametrize("activation, adds", [(None, False), ("silu", False), (None, True)], ids=["plain", "silu", "sum"])
+@pytest.mark.parametrize(
+    "activation, adds", [(None, False), ("silu", False), (None, True)], ids=["plain", "silu", "sum"]
+)
 def test_against_the_oracle(c, types, activation, adds):
     grad_output, x, weight, bias, grad_sum = operands(shape_of(c, 9000), types)
     wide = [array.astype(F64) for array in (grad_output, x, weight, bias)]
@@ -74,11 +76,10 @@ def test_bits(c, types, activation, wide_isas):
         results = []
         for isa in wide_isas:
             anynorm.use_isa(isa)
-            for threads in (1, 2, 3):
-                results.append(
-                    call(Backward(anynorm, grad_output), x, weight, bias, grad_sum=grad_sum, activation=activation,
-                         num_threads=threads)
-                )  # fmt: skip
+            options = {"grad_sum": grad_sum, "activation": activation}
+            results += [
+                call(Backward(anynorm, grad_output), x, weight, bias, num_threads=n, **options) for n in (1, 2, 3)
+            ]
         for other in results[1:]:
             assert all(cases.same_bits(a, b) for a, b in zip(other, results[0], strict=True)), name
 
@@ -87,9 +88,10 @@ def test_bits(c, types, activation, wide_isas):
 def test_views(c, layout):
     """Strided in memory, so that the elements of a row do not run on, or do so with a step."""
     grad_output, x, weight, bias, _ = operands(shape_of(c, 9000), TYPES["f32"])
+    grad_output, x = layout.place(grad_output), layout.place(x)
     for name, call in norms(c).items():
         exact = call(Backward(reference, grad_output.astype(F64)), x.astype(F64), weight, bias)
-        got = call(Backward(anynorm, layout.place(grad_output)), layout.place(x), weight, bias)
+        got = call(Backward(anynorm, grad_output), x, weight, bias)
         assert np.abs(got.grad_input - exact.grad_input).max() <= 4e-6 * np.abs(exact.grad_input).max(), name
         for one, other in zip(got[1:], exact[1:], strict=True):
             assert np.abs(one - other).max() <= 4e-6 * (np.abs(other).max() + np.sqrt(x.size / c)), name
