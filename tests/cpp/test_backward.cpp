@@ -51,6 +51,19 @@ std::vector<Kind> large_kinds() {
         {"columns", {1500, 37}, {0}, {1}},          {"columns_wide", {70, 1100}, {0}, {1}},
         {"layer_many", {3000, 20}, {1}, {1}},       {"layer_few_long", {3, 40000}, {1}, {1}},
         {"rms", {130, 300}, {1}, {1}, false},       {"group", {5, 4, 8, 40, 31}, {2, 3, 4}, {1, 2}},
+        {"columns_of_3", {30001, 3}, {0}, {1}},     {"columns_of_24", {5003, 24}, {0}, {1}},
+    };
+}
+
+/// Few neighbours in the last place, which repeat: joined to rows of whole packs where there is such a row, and a rest.
+std::vector<Kind> few_channels() {
+    return {
+        {"columns_of_3", {1201, 3}, {0}, {1}},         {"columns_of_16", {515, 16}, {0}, {1}},
+        {"columns_of_31", {83, 31}, {0}, {1}},         {"columns_of_33", {700, 33}, {0}, {1}},
+        {"columns_of_100", {401, 100}, {0}, {1}},      {"columns_frozen", {515, 12}, {0}, {1}, true, true},
+        {"columns_one_parameter", {515, 12}, {0}, {}}, {"instance_last", {3, 171, 12}, {1}, {2}},
+        {"instance_short", {40, 5, 3}, {1}, {2}},      {"group_last", {2, 173, 4, 3}, {1, 3}, {2, 3}},
+        {"parameter_along_rows", {515, 8}, {0}, {0}},
     };
 }
 
@@ -179,6 +192,9 @@ void expect_bits_of_one_thread(const Kind& kind) {
 
 class BackwardKinds : public testing::TestWithParam<Kind> {};
 INSTANTIATE_TEST_SUITE_P(, BackwardKinds, testing::ValuesIn(kinds()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+INSTANTIATE_TEST_SUITE_P(FewChannels, BackwardKinds, testing::ValuesIn(few_channels()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(BackwardKinds, IsTheDefinitionInEveryLayout) {
