@@ -3,6 +3,7 @@
 // bucket by bucket of groups.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,7 +18,7 @@ namespace anynorm::test {
 namespace {
 
 /// How labels follow each other.
-enum class Order : std::uint8_t { random, falling, ends, one_group };
+enum class Order : std::uint8_t { random, falling, ends, one_group, rising, falling_last };
 
 struct Labelled {
     const char* name;
@@ -46,6 +47,14 @@ const std::vector<Labelled>& labelled() {
         {.name = "one_group_of_many_blocks", .rows = 140'000, .columns = 1, .groups = 7000, .order = Order::one_group},
         {.name = "few", .rows = 5000, .columns = 16, .groups = 40},
         {.name = "parts", .rows = 30'000, .columns = 16, .groups = 100},
+        {.name = "rising", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::rising},
+        {.name = "rising_narrow",
+         .rows = 40'000,
+         .columns = 5,
+         .groups = 7000,
+         .order = Order::rising,
+         .wide_labels = false},
+        {.name = "falling_last", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::falling_last},
     };
     return result;
 }
@@ -58,6 +67,12 @@ std::int64_t label_of(const Labelled& of, std::int64_t row, Random& random) {
             return row % 2 == 0 ? of.groups - 1 : 0;
         case Order::one_group:
             return random.below(50) == 0 ? random.below(of.groups) : of.groups - 2;
+        case Order::rising:
+        case Order::falling_last:
+            // In none, however small, before all others; groups of many rows and of few.
+            if (row < of.rows / 8) return row % 3 == 0 ? (of.wide_labels ? INT64_MIN : INT32_MIN) : -1;
+            if (of.order == Order::falling_last && row == of.rows - 1) return 0;
+            return row * row / of.rows * of.groups / of.rows;
         default:
             return random.below(of.groups + of.groups / 8) - of.groups / 8;  // an eighth is in none
     }
