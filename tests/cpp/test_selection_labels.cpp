@@ -18,7 +18,7 @@ namespace anynorm::test {
 namespace {
 
 /// How labels follow each other.
-enum class Order : std::uint8_t { random, falling, ends, one_group, rising, falling_last };
+enum class Order : std::uint8_t { random, falling, ends, one_group, rising, torn };
 
 struct Labelled {
     const char* name;
@@ -54,12 +54,13 @@ const std::vector<Labelled>& labelled() {
          .groups = 7000,
          .order = Order::rising,
          .wide_labels = false},
-        {.name = "falling_last", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::falling_last},
+        {.name = "torn", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::torn},
     };
     return result;
 }
 
 std::int64_t label_of(const Labelled& of, std::int64_t row, Random& random) {
+    const std::int64_t least = of.wide_labels ? INT64_MIN : INT32_MIN;
     switch (of.order) {
         case Order::falling:
             return of.groups - 1 - row;
@@ -68,10 +69,11 @@ std::int64_t label_of(const Labelled& of, std::int64_t row, Random& random) {
         case Order::one_group:
             return random.below(50) == 0 ? random.below(of.groups) : of.groups - 2;
         case Order::rising:
-        case Order::falling_last:
-            // In none, however small, before all others; groups of many rows and of few.
-            if (row < of.rows / 8) return row % 3 == 0 ? (of.wide_labels ? INT64_MIN : INT32_MIN) : -1;
-            if (of.order == Order::falling_last && row == of.rows - 1) return 0;
+        case Order::torn:
+            // In none, however small, before all others, or so that the last group is no segment; groups of many rows
+            // and of few.
+            if (row < of.rows / 8) return row % 3 == 0 ? least : -1;
+            if (of.order == Order::torn && row == of.rows - 2) return least;
             return row * row / of.rows * of.groups / of.rows;
         default:
             return random.below(of.groups + of.groups / 8) - of.groups / 8;  // an eighth is in none
