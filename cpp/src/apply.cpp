@@ -357,14 +357,14 @@ class Pass {
     Coefficient coefficients_[5];
     const C* pointer_[5];
     bool x_direct_, y_direct_;
-    bool all_direct_;  ///< the kernel reads and writes everything in place
-    bool repeats_;     ///< so it does but for coefficients that come back after a period
+    bool all_direct_;          ///< the kernel reads and writes everything in place
+    bool repeats_;             ///< so it does but for coefficients that come back after a period
+    bool steps_vary_ = false;  ///< scales or zero points, along the inner loop
     void (*affine_)(const AffineArgs<A>&) noexcept;
     std::int64_t done_ = 0, row_ = 0, rest_ = 0;  // of next()
     std::int64_t offset_[operand_count];
     C one_ = 1;
     Along scale_along_, zero_point_along_;
-    bool steps_vary_ = false;  ///< along the inner loop
     alignas(64) C scale_[tile], zero_point_[tile];
     alignas(64) C packed_[5][tile];
     alignas(64) A packed_x_[tile], packed_y_[tile];
