@@ -64,11 +64,11 @@ void check_steps(const char* caller, const TensorView& scale, const TensorView& 
     });
 }
 
-#define ANYNORM_INSTANTIATE(C)                                                                   \
-    template void load_steps<C>(const Steps&, const StepsPlace&, C*, C*, std::int64_t) noexcept; \
-    template void quantize_each<C>(std::uint8_t*, const C*, const C*, const C*, std::int64_t, DType) noexcept;
-ANYNORM_INSTANTIATE(float)
-ANYNORM_INSTANTIATE(double)
-#undef ANYNORM_INSTANTIATE
+template void load_steps<float>(const Steps&, const StepsPlace&, float*, float*, std::int64_t) noexcept;
+template void load_steps<double>(const Steps&, const StepsPlace&, double*, double*, std::int64_t) noexcept;
+template void quantize_each<float>(std::uint8_t*, const float*, const float*, const float*, std::int64_t,
+                                   DType) noexcept;
+template void quantize_each<double>(std::uint8_t*, const double*, const double*, const double*, std::int64_t,
+                                    DType) noexcept;
 
 }  // namespace anynorm::detail
