@@ -378,11 +378,27 @@ void run(Plan& plan, const Call& call, const kernels::KernelTable& table) {
 }  // namespace
 
 void load_given(const MomentsElements& given, bool center, const Nest& piece, Cell* cells) noexcept {
+    // A stretch at a time, with each array's type looked up once for it: one by one they took 16 ns a set, an eighth
+    // of the gradients of rows of 64.
+    constexpr std::int64_t stretch = 64;
     const Nest kept = kept_loops(piece);
-    walk(kept, kept.depth, [&](const std::int64_t* offset) {
-        const double mean = center ? element_at(given.mean, offset[op_mean]) : 0.0;
-        const double mean_lo = center ? element_or_zero(given.mean_low, offset[op_mean_low]) : 0.0;
-        *cells++ = {element_at(given.count, offset[op_count]), mean, mean_lo, element_at(given.m2, offset[op_m2])};
+    const int outside = std::max(kept.depth - 1, 0);
+    const Loop inner = kept.depth > 0 ? kept.loops[outside] : Loop{1, false, {}};
+    walk(kept, outside, [&](const std::int64_t* offset) {
+        for (std::int64_t first = 0; first < inner.n; first += stretch) {
+            const std::int64_t n = std::min(stretch, inner.n - first);
+            double count[stretch], mean[stretch], mean_lo[stretch], m2[stretch];
+            const auto read = [&](double* to, const Elements& from, Operand operand) {
+                if (!from.given()) return void(std::fill_n(to, n, 0.0));
+                const std::int64_t stride = inner.stride[operand];
+                load(to, from, offset[operand] + first * stride, stride, n);
+            };
+            read(count, given.count, op_count);
+            read(mean, center ? given.mean : Elements{}, op_mean);
+            read(mean_lo, center ? given.mean_low : Elements{}, op_mean_low);
+            read(m2, given.m2, op_m2);
+            for (std::int64_t i = 0; i < n; ++i) *cells++ = {count[i], mean[i], mean_lo[i], m2[i]};
+        }
     });
 }
 
