@@ -181,7 +181,8 @@ inline Pack<double> PackLoadPromoteN(const X* p, std::int64_t count, Compute<X> 
         Pack<double> result;
         ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
             const int first = i * Pack<double>::lanes;
-            result.piece[i] = LoadPromoteN(p + first, count - first, fill);
+            result.piece[i] =
+                first < count ? LoadPromoteN(p + first, count - first, fill) : Set(static_cast<double>(fill));
         }
         return result;
     }

@@ -47,8 +47,34 @@ inline D PromoteLower(F v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); 
 inline D PromoteUpper(F v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
 inline void StoreU(float* p, F v) { _mm256_storeu_ps(p, v); }
 inline void StoreU(double* p, D v) { _mm256_storeu_pd(p, v); }
-inline void StoreN(float* p, std::int64_t count, F v) { _mm256_maskstore_ps(p, MaskF(count), v); }
-inline void StoreN(double* p, std::int64_t count, D v) { _mm256_maskstore_pd(p, MaskD(count), v); }
+/// In parts of 4, 2 and 1: a store under a mask is 18 to 42 instructions of microcode on AMD's cores.
+inline void StoreN(float* p, std::int64_t count, F v) {
+    if (count >= 8) return StoreU(p, v);
+    if (count <= 0) return;
+    __m128 part = _mm256_castps256_ps128(v);
+    if ((count & 4) != 0) {
+        _mm_storeu_ps(p, part);
+        p += 4;
+        part = _mm256_extractf128_ps(v, 1);
+    }
+    if ((count & 2) != 0) {
+        _mm_storel_pi(reinterpret_cast<__m64*>(p), part);
+        p += 2;
+        part = _mm_movehl_ps(part, part);
+    }
+    if ((count & 1) != 0) _mm_store_ss(p, part);
+}
+inline void StoreN(double* p, std::int64_t count, D v) {
+    if (count >= 4) return StoreU(p, v);
+    if (count <= 0) return;
+    __m128d part = _mm256_castpd256_pd128(v);
+    if ((count & 2) != 0) {
+        _mm_storeu_pd(p, part);
+        p += 2;
+        part = _mm256_extractf128_pd(v, 1);
+    }
+    if ((count & 1) != 0) _mm_store_sd(p, part);
+}
 inline F MulAdd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline D MulAdd(D a, D b, D c) { return _mm256_fmadd_pd(a, b, c); }
 
