@@ -92,75 +92,61 @@ class ColumnSums {
     double s1_[tile], s2_[tile];
 };
 
-/// The results of a piece as the kernels that write them take them.
+/// The results of a piece in tiles, and a tile as the kernels that write them take it.
 template <class A>
-class Results {
-  public:
+struct Results {
     using C = kernels::Compute<A>;
 
     Results(const GradientCall& call, const Elements& weight, const Nest& piece, const SlopesOf<A>& sets,
-            const Activated<A>& activated)
-        : activated_(activated),
-          weighted_(weight.given()),
-          adds_(call.grad_sum.given()),
-          tiles_(piece, operand_set(op_x, op_grad_output, op_y, adds_ ? op_grad_sum : op_y),
-                 operand_set(op_cell, weighted_ ? op_weight : op_cell) | activated.operands()) {
-        tiles_.add_input(call.x, op_x);
-        tiles_.add_input(call.grad_output, op_grad_output);
-        tiles_.set_output(call.grad_input, op_y);
-        if (adds_) tiles_.add_input(call.grad_sum, op_grad_sum);
+            OperandSet others = 0)
+        : weighted(weight.given()),
+          adds(call.grad_sum.given()),
+          tiles(piece, operand_set(op_x, op_grad_output, op_y, adds ? op_grad_sum : op_y),
+                operand_set(op_cell, weighted ? op_weight : op_cell) | others) {
+        tiles.add_input(call.x, op_x);
+        tiles.add_input(call.grad_output, op_grad_output);
+        tiles.set_output(call.grad_input, op_y);
+        if (adds) tiles.add_input(call.grad_sum, op_grad_sum);
         for (C* coefficient : {sets.mean, sets.slope, sets.offset, sets.scale}) {
-            tiles_.add_coefficient({coefficient, stored_as<C>()}, op_cell);
+            tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
         }
-        if (weighted_) tiles_.add_coefficient(weight, op_weight);
-        activated.add_coefficients(tiles_);
-        tiles_.take_blocks();
+        if (weighted) tiles.add_coefficient(weight, op_weight);
+        tiles.take_blocks();
     }
 
-    /// Of the kernel.
-    int index() const { return kernels::gradient_index(tiles_.varies(op_cell), weighted_ && tiles_.varies(op_weight)); }
-    /// Whether its arguments are good for as long as the operands are.
-    bool direct() const { return tiles_.direct(); }
+    int index() const { return kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight)); }
 
-    /// Calls body(args of the kernel) until all of the piece is done.
-    template <class Body>
-    void for_each(bool stream, Body&& body) {
-        const bool streams = stream && tiles_.output_direct();
-        activated_.for_each(tiles_, [&](const Tile<A>& of) {
-            body(kernels::GradientInputArgs<A>{.rows = of.rows,
-                                               .n = of.n,
-                                               .x = of.input[0],
-                                               .grad_output = of.input[1],
-                                               .grad_input = of.output,
-                                               .mean = of.coefficient[0],
-                                               .slope = of.coefficient[1],
-                                               .offset = of.coefficient[2],
-                                               .rstd = of.coefficient[3],
-                                               .weight = weighted_ ? of.coefficient[4] : &one,
-                                               .x_row = of.input_row[0],
-                                               .grad_output_row = of.input_row[1],
-                                               .grad_input_row = of.output_row,
-                                               .stat_row = of.coefficient_row[0],
-                                               .weight_row = weighted_ ? of.coefficient_row[4] : 0,
-                                               .stream = streams,
-                                               .blocks = of.blocks,
-                                               .x_block = of.input_block[0],
-                                               .grad_output_block = of.input_block[1],
-                                               .grad_input_block = of.output_block,
-                                               .stat_block = of.coefficient_block[0],
-                                               .weight_block = weighted_ ? of.coefficient_block[4] : 0,
-                                               .grad_sum = adds_ ? of.input[2] : nullptr,
-                                               .grad_sum_row = adds_ ? of.input_row[2] : 0,
-                                               .grad_sum_block = adds_ ? of.input_block[2] : 0});
-        });
+    kernels::GradientInputArgs<A> args(const Tile<A>& of, bool stream) const {
+        return {.rows = of.rows,
+                .n = of.n,
+                .x = of.input[0],
+                .grad_output = of.input[1],
+                .grad_input = of.output,
+                .mean = of.coefficient[0],
+                .slope = of.coefficient[1],
+                .offset = of.coefficient[2],
+                .rstd = of.coefficient[3],
+                .weight = weighted ? of.coefficient[4] : &one,
+                .x_row = of.input_row[0],
+                .grad_output_row = of.input_row[1],
+                .grad_input_row = of.output_row,
+                .stat_row = of.coefficient_row[0],
+                .weight_row = weighted ? of.coefficient_row[4] : 0,
+                .stream = stream && tiles.output_direct(),
+                .blocks = of.blocks,
+                .x_block = of.input_block[0],
+                .grad_output_block = of.input_block[1],
+                .grad_input_block = of.output_block,
+                .stat_block = of.coefficient_block[0],
+                .weight_block = weighted ? of.coefficient_block[4] : 0,
+                .grad_sum = adds ? of.input[2] : nullptr,
+                .grad_sum_row = adds ? of.input_row[2] : 0,
+                .grad_sum_block = adds ? of.input_block[2] : 0};
     }
 
-  private:
     static constexpr C one = 1;
-
-    const Activated<A>& activated_;
-    bool weighted_, adds_;
-    Tiles<A> tiles_;
+    const bool weighted, adds;
+    Tiles<A> tiles;
 };
 
 }  // namespace
@@ -253,27 +239,29 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                       const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept {
-    Results<A> results(call, weight, piece, sets, activated);
+    Results<A> results(call, weight, piece, sets, activated.operands());
+    activated.add_coefficients(results.tiles);
     const auto kernel = kernels.gradient_input[results.index()];
-    results.for_each(stream, [&](const kernels::GradientInputArgs<A>& args) { kernel(args); });
+    activated.for_each(results.tiles, [&](const Tile<A>& of) { kernel(results.args(of, stream)); });
 }
 
 template <class A>
 bool queue_grad_input(const GradientCall& call, const Elements& weight, const Nest& piece, const SlopesOf<A>& sets,
-                      const Activated<A>& activated, kernels::GradientInputQueue<A>& queue) noexcept {
-    Results<A> results(call, weight, piece, sets, activated);
-    if (call.grad_sum.given() || !results.direct() || results.index() != kernels::gradient_index(false, false))
-        return false;
+                      kernels::GradientInputQueue<A>& queue) noexcept {
+    if (call.activation != Activation::none || call.grad_sum.given()) return false;
+    Results<A> results(call, weight, piece, sets);
+    if (!results.tiles.direct() || results.index() != kernels::gradient_index(false, false)) return false;
     int calls = 0;
-    kernels::GradientInputArgs<A> all{};
-    results.for_each(true, [&](const kernels::GradientInputArgs<A>& args) {
-        all = args;
+    kernels::GradientInputArgs<A> args{};
+    results.tiles.for_each([&](const Tile<A>& of) {
+        args = results.args(of, true);
         ++calls;
     });
-    const bool whole_packs = all.n % pack_of_kernels == 0 && all.grad_input_row % pack_of_kernels == 0 &&
-                             all.grad_input_block % pack_of_kernels == 0;
-    if (calls != 1 || !whole_packs || reinterpret_cast<std::uintptr_t>(all.grad_input) % 64 != 0) return false;
-    queue = {all};
+    const auto whole_packs = [](std::int64_t elements) { return elements % pack_of_kernels == 0; };
+    if (calls != 1 || !whole_packs(args.n) || !whole_packs(args.grad_input_row) || !whole_packs(args.grad_input_block))
+        return false;
+    if (reinterpret_cast<std::uintptr_t>(args.grad_input) % 64 != 0) return false;
+    queue = {args};
     return true;
 }
 
@@ -331,7 +319,7 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
     template void write_grad_input<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,  \
                                       const SlopesOf<A>&, const Activated<A>&, bool) noexcept;                        \
     template bool queue_grad_input<A>(const GradientCall&, const Elements&, const Nest&, const SlopesOf<A>&,          \
-                                      const Activated<A>&, kernels::GradientInputQueue<A>&) noexcept;                 \
+                                      kernels::GradientInputQueue<A>&) noexcept;                                      \
     template void gradient_rows<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,     \
                                    const kernels::Cell*, bool, const Sums&, const Sums&) noexcept;
 ANYNORM_INSTANTIATE(float)

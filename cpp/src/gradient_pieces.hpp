@@ -40,7 +40,7 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
 /// a kernel, and what that writes is whole lines of the cache.
 template <class A>
 bool queue_grad_input(const GradientCall& call, const Elements& weight, const Nest& piece, const SlopesOf<A>& sets,
-                      const Activated<A>& activated, kernels::GradientInputQueue<A>& queue) noexcept;
+                      kernels::GradientInputQueue<A>& queue) noexcept;
 
 /// Sums and grad_input of every set of a piece, each a row of x, grad_output and grad_input that the kernel can take as
 /// it lies. The sums go to `sets`, in the order of the piece, where that is given; where `parameters` is, the gradients

@@ -171,13 +171,16 @@ class GradientRun {
                           sums, beside);
     }
 
-    /// Writes grad_input, or leaves it in a queue if that is given and takes it.
-    void write_input(const Nest& piece, const Sets& sets, kernels::GradientInputQueue<A>* queue = nullptr) const {
+    void write_input(const Nest& piece, const Sets& sets) const {
         const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
         const Activated<A> activated(kernels_, call_, weight_, sets.statistics);
-        const Elements weight = weight_in_cells_ ? Elements{} : weight_;
-        if (queue != nullptr && queue_grad_input(call_, weight, piece, slopes, activated, *queue)) return;
-        write_grad_input(kernels_, call_, weight, piece, slopes, activated, streams_);
+        write_grad_input(kernels_, call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, activated, streams_);
+    }
+
+    /// Leaves that to a queue, if it can be.
+    bool leave_input(const Nest& piece, const Sets& sets, kernels::GradientInputQueue<A>& queue) const {
+        const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
+        return queue_grad_input(call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, queue);
     }
 
     /// Gives the nest an operand that varies along whatever sets, weight or parameters do, and returns its size.
@@ -284,23 +287,25 @@ class GradientRun {
             }
             if (!call_.grad_input.given()) return;
             make_slopes(piece, sets);
-            if (before != nullptr) {
-                kernels_.gradient_input_left(*queue);
-                before->of_others = !before->of_others;
-            }
-            write_input(piece, sets, queue);
+            if (before == nullptr) return write_input(piece, sets);
+            kernels_.gradient_input_left(*queue);
+            before->of_others = !before->of_others;
+            if (!leave_input(piece, sets, *queue)) write_input(piece, sets);
         });
         for_each_piece(overlaps_ ? plan_.threads : 0, plan_.threads,
                        [&](int, std::int64_t index) { kernels_.gradient_input_left(unwritten_[index].queue); });
         for (int i = 0; i < parameter_count_; ++i) parameters_[i].merge();
     }
 
-    /// Whether a worker writes the piece before while it sums the next, where the kernels can. Halves take so long to
-    /// convert that memory keeps up with one after the other.
+    /// Whether a worker writes the piece before while it sums the next. Halves take so long to convert that memory
+    /// keeps up with one after the other.
     bool is_overlapping() const {
-        return std::is_same_v<X, A> && sizeof(A) > 2 && streams_ && !split() && !is_rows() &&
-               call_.activation == Activation::none && !call_.grad_sum.given() &&
-               (needs_set_sums() || sums_from_sets() || joint_size_ > 0);
+        if (!std::is_same_v<X, A> || sizeof(A) == 2 || !streams_ || split() || is_rows()) return false;
+        if (joint_size_ == 0 && !needs_set_sums() && !sums_from_sets()) return false;
+        Nest piece = piece_of(plan_.nest, plan_.sets, 0);
+        number_cells(piece);
+        kernels::GradientInputQueue<A> queue;
+        return leave_input(piece, {}, queue);
     }
 
     /// Whether every set is a row that the kernel can take as it lies, with parameters that belong to the elements of
