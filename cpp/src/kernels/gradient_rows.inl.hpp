@@ -319,7 +319,7 @@ void GradientOfRows(const GradientRowsArgs<X>& args) {
     const std::int64_t abreast = one_by_one ? 1 : many ? gradient_abreast : gradient_abreast / 2;
     const std::int64_t fitting = fitting_bytes / row_bytes / abreast * abreast;
     const std::int64_t most = fitting < abreast ? abreast : fitting > gradient_group ? gradient_group : fitting;
-    // Of such a stretch the next 4 KB are fetched, elsewhere the next rows: planes of 64x64 take 0.85 of the time.
+    // Of such a stretch the next 4 KB are fetched, elsewhere the next rows: planes of 64x64 take 0.92 of the time.
     const auto ahead = [&](std::int64_t row) {
         return apart && row == args.n ? 4096 / static_cast<std::int64_t>(sizeof(X)) : most * row;
     };
