@@ -95,6 +95,7 @@ class Registry {
             add_gradient_sums("gradient_sums_row", kernels_.gradient_sums_row, size, false);
             add_gradient_input("gradient_input", size, false);
             add_gradient_input("gradient_input_statistics", size, true);
+            add_gradient_beside("gradient_sums_beside", size);
             add_gradient_rows("gradient_rows", size);
         }
         for (const Size& size : column_sizes) {
@@ -164,29 +165,48 @@ class Registry {
             [=, kernel = kernels_.moments_column_beside] { kernel(args, columns); });
     }
 
-    void add_gradient_sums(const char* name, void (*const (&kernels)[4])(const GradientSumsArgs<X>&) noexcept,
-                           const Size& size, bool columns) const {
+    GradientSumsArgs<X> gradient_sums_args(const Size& size, bool columns) const {
         const AffineArgs<X> affine = affine_args(size, columns);
         double* const sums = operands_->sums.data();
         const std::int64_t targets = columns ? size.n : size.rows;
-        const GradientSumsArgs<X> args{size.rows,       size.n,      affine.x,      affine.x,       affine.mean,
-                                       affine.mean_lo,  affine.rstd, affine.weight, size.n,         size.n,
-                                       affine.stat_row, 0,           sums,          sums + targets, 1};
+        return {size.rows,       size.n,      affine.x,      affine.x,       affine.mean,
+                affine.mean_lo,  affine.rstd, affine.weight, size.n,         size.n,
+                affine.stat_row, 0,           sums,          sums + targets, 1};
+    }
+
+    void add_gradient_sums(const char* name, void (*const (&kernels)[4])(const GradientSumsArgs<X>&) noexcept,
+                           const Size& size, bool columns) const {
+        const GradientSumsArgs<X> args = gradient_sums_args(size, columns);
+        const std::int64_t targets = columns ? size.n : size.rows;
         const auto kernel = kernels[gradient_index(columns, false)];
         add(name, size.name(), size.elements(), 2 * size.elements() * sizeof(X) + 2 * targets * sizeof(double),
             [=] { kernel(args); });
     }
 
-    void add_gradient_input(const char* name, const Size& size, bool statistics) const {
+    GradientInputArgs<X> gradient_input_args(const Size& size, bool statistics) const {
         const AffineArgs<X> affine = affine_args(size, statistics);
-        const GradientInputArgs<X> args{size.rows,   size.n,         affine.x,    affine.x,        affine.y,
-                                        affine.mean, affine.mean_lo, affine.bias, affine.rstd,     affine.weight,
-                                        size.n,      size.n,         size.n,      affine.stat_row, 0,
-                                        false};
+        return {size.rows,      size.n,          affine.x,    affine.x,      affine.y, affine.mean,
+                affine.mean_lo, affine.bias,     affine.rstd, affine.weight, size.n,   size.n,
+                size.n,         affine.stat_row, 0,           false};
+    }
+
+    void add_gradient_input(const char* name, const Size& size, bool statistics) const {
+        const GradientInputArgs<X> args = gradient_input_args(size, statistics);
         const auto kernel = kernels_.gradient_input[gradient_index(statistics, false)];
         const std::int64_t values_read = 4 * (statistics ? size.n : size.rows);
         add(name, size.name(), size.elements(), 3 * size.elements() * sizeof(X) + values_read * sizeof(C),
             [=] { kernel(args); });
+    }
+
+    /// Sums of some rows while results of others of the same size are written.
+    void add_gradient_beside(const char* name, const Size& size) const {
+        const GradientSumsArgs<X> args = gradient_sums_args(size, false);
+        const GradientInputQueue<X> results{gradient_input_args(size, false)};
+        add(name, size.name(), 2 * size.elements(), 5 * size.elements() * sizeof(X) + 2 * size.rows * sizeof(double),
+            [=, kernel = kernels_.gradient_sums_beside] {
+                GradientInputQueue<X> queue = results;
+                kernel(args, queue);
+            });
     }
 
     void add_gradient_rows(const char* name, const Size& size) const {

@@ -92,6 +92,63 @@ class ColumnSums {
     double s1_[tile], s2_[tile];
 };
 
+/// The results of a piece in tiles, and a tile as the kernels that write them take it.
+template <class A>
+struct Results {
+    using C = kernels::Compute<A>;
+
+    Results(const GradientCall& call, const Elements& weight, const Nest& piece, const SlopesOf<A>& sets,
+            OperandSet others = 0)
+        : weighted(weight.given()),
+          adds(call.grad_sum.given()),
+          tiles(piece, operand_set(op_x, op_grad_output, op_y, adds ? op_grad_sum : op_y),
+                operand_set(op_cell, weighted ? op_weight : op_cell) | others) {
+        tiles.add_input(call.x, op_x);
+        tiles.add_input(call.grad_output, op_grad_output);
+        tiles.set_output(call.grad_input, op_y);
+        if (adds) tiles.add_input(call.grad_sum, op_grad_sum);
+        for (C* coefficient : {sets.mean, sets.slope, sets.offset, sets.scale}) {
+            tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
+        }
+        if (weighted) tiles.add_coefficient(weight, op_weight);
+        tiles.take_blocks();
+    }
+
+    int index() const { return kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight)); }
+
+    kernels::GradientInputArgs<A> args(const Tile<A>& of, bool stream) const {
+        return {.rows = of.rows,
+                .n = of.n,
+                .x = of.input[0],
+                .grad_output = of.input[1],
+                .grad_input = of.output,
+                .mean = of.coefficient[0],
+                .slope = of.coefficient[1],
+                .offset = of.coefficient[2],
+                .rstd = of.coefficient[3],
+                .weight = weighted ? of.coefficient[4] : &one,
+                .x_row = of.input_row[0],
+                .grad_output_row = of.input_row[1],
+                .grad_input_row = of.output_row,
+                .stat_row = of.coefficient_row[0],
+                .weight_row = weighted ? of.coefficient_row[4] : 0,
+                .stream = stream && tiles.output_direct(),
+                .blocks = of.blocks,
+                .x_block = of.input_block[0],
+                .grad_output_block = of.input_block[1],
+                .grad_input_block = of.output_block,
+                .stat_block = of.coefficient_block[0],
+                .weight_block = weighted ? of.coefficient_block[4] : 0,
+                .grad_sum = adds ? of.input[2] : nullptr,
+                .grad_sum_row = adds ? of.input_row[2] : 0,
+                .grad_sum_block = adds ? of.input_block[2] : 0};
+    }
+
+    static constexpr C one = 1;
+    const bool weighted, adds;
+    Tiles<A> tiles;
+};
+
 }  // namespace
 
 template <class C>
@@ -123,7 +180,8 @@ template void make_slopes<double>(const GradientCall&, const Elements&, const Ne
 template <class A>
 void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                        const Nest& piece, Operand target, const CoefficientsOf<A>& statistics,
-                       const Activated<A>& activated, const Sums& sums) noexcept {
+                       const Activated<A>& activated, const Sums& sums,
+                       kernels::GradientInputQueue<A>* beside) noexcept {
     using C = kernels::Compute<A>;
     const bool weighted = weight.given();
     Tiles<A> tiles(piece, operand_set(op_x, op_grad_output),
@@ -146,7 +204,12 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
     };
     if (!tiles.varies(target)) {
         tiles.take_blocks();
-        activated.for_each(tiles, [&](const Tile<A>& of) { add(along, sums_args(of, constant_weight), of.target); });
+        const bool any_beside = beside != nullptr && index == kernels::gradient_index(false, false);
+        const auto along_beside = [&](const auto& args) { kernels.gradient_sums_beside(args, *beside); };
+        activated.for_each(tiles, [&](const Tile<A>& of) {
+            if (any_beside) return add(along_beside, sums_args(of, constant_weight), of.target);
+            add(along, sums_args(of, constant_weight), of.target);
+        });
         return;
     }
     if (!tiles.target_repeats()) {
@@ -176,51 +239,30 @@ void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& c
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                       const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept {
-    using C = kernels::Compute<A>;
-    const bool weighted = weight.given(), adds = call.grad_sum.given();
-    Tiles<A> tiles(piece, operand_set(op_x, op_grad_output, op_y, adds ? op_grad_sum : op_y),
-                   operand_set(op_cell, weighted ? op_weight : op_cell) | activated.operands());
-    tiles.add_input(call.x, op_x);
-    tiles.add_input(call.grad_output, op_grad_output);
-    tiles.set_output(call.grad_input, op_y);
-    if (adds) tiles.add_input(call.grad_sum, op_grad_sum);
-    for (C* coefficient : {sets.mean, sets.slope, sets.offset, sets.scale}) {
-        tiles.add_coefficient({coefficient, stored_as<C>()}, op_cell);
-    }
-    if (weighted) tiles.add_coefficient(weight, op_weight);
-    activated.add_coefficients(tiles);
-    const bool streams = stream && tiles.output_direct();
-    const auto kernel =
-        kernels.gradient_input[kernels::gradient_index(tiles.varies(op_cell), weighted && tiles.varies(op_weight))];
-    const C one = 1;
-    tiles.take_blocks();
-    activated.for_each(tiles, [&](const Tile<A>& of) {
-        kernel({.rows = of.rows,
-                .n = of.n,
-                .x = of.input[0],
-                .grad_output = of.input[1],
-                .grad_input = of.output,
-                .mean = of.coefficient[0],
-                .slope = of.coefficient[1],
-                .offset = of.coefficient[2],
-                .rstd = of.coefficient[3],
-                .weight = weighted ? of.coefficient[4] : &one,
-                .x_row = of.input_row[0],
-                .grad_output_row = of.input_row[1],
-                .grad_input_row = of.output_row,
-                .stat_row = of.coefficient_row[0],
-                .weight_row = weighted ? of.coefficient_row[4] : 0,
-                .stream = streams,
-                .blocks = of.blocks,
-                .x_block = of.input_block[0],
-                .grad_output_block = of.input_block[1],
-                .grad_input_block = of.output_block,
-                .stat_block = of.coefficient_block[0],
-                .weight_block = weighted ? of.coefficient_block[4] : 0,
-                .grad_sum = adds ? of.input[2] : nullptr,
-                .grad_sum_row = adds ? of.input_row[2] : 0,
-                .grad_sum_block = adds ? of.input_block[2] : 0});
+    Results<A> results(call, weight, piece, sets, activated.operands());
+    activated.add_coefficients(results.tiles);
+    const auto kernel = kernels.gradient_input[results.index()];
+    activated.for_each(results.tiles, [&](const Tile<A>& of) { kernel(results.args(of, stream)); });
+}
+
+template <class A>
+bool queue_grad_input(const GradientCall& call, const Elements& weight, const Nest& piece, const SlopesOf<A>& sets,
+                      kernels::GradientInputQueue<A>& queue) noexcept {
+    if (call.activation != Activation::none || call.grad_sum.given()) return false;
+    Results<A> results(call, weight, piece, sets);
+    if (!results.tiles.direct() || results.index() != kernels::gradient_index(false, false)) return false;
+    int calls = 0;
+    kernels::GradientInputArgs<A> args{};
+    results.tiles.for_each([&](const Tile<A>& of) {
+        args = results.args(of, true);
+        ++calls;
     });
+    const auto whole_packs = [](std::int64_t elements) { return elements % pack_of_kernels == 0; };
+    if (calls != 1 || !whole_packs(args.n) || !whole_packs(args.grad_input_row) || !whole_packs(args.grad_input_block))
+        return false;
+    if (reinterpret_cast<std::uintptr_t>(args.grad_input) % 64 != 0) return false;
+    queue = {args};
+    return true;
 }
 
 template <class A>
@@ -272,9 +314,12 @@ void gradient_rows(const kernels::Kernels<A>& kernels, const GradientCall& call,
 
 #define ANYNORM_INSTANTIATE(A)                                                                                        \
     template void add_gradient_sums<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&, \
-                                       Operand, const CoefficientsOf<A>&, const Activated<A>&, const Sums&) noexcept; \
+                                       Operand, const CoefficientsOf<A>&, const Activated<A>&, const Sums&,           \
+                                       kernels::GradientInputQueue<A>*) noexcept;                                     \
     template void write_grad_input<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,  \
                                       const SlopesOf<A>&, const Activated<A>&, bool) noexcept;                        \
+    template bool queue_grad_input<A>(const GradientCall&, const Elements&, const Nest&, const SlopesOf<A>&,          \
+                                      kernels::GradientInputQueue<A>&) noexcept;                                      \
     template void gradient_rows<A>(const kernels::Kernels<A>&, const GradientCall&, const Elements&, const Nest&,     \
                                    const kernels::Cell*, bool, const Sums&, const Sums&) noexcept;
 ANYNORM_INSTANTIATE(float)

@@ -23,16 +23,24 @@ template <class C>
 void make_slopes(const GradientCall& call, const Elements& weight, const Nest& piece, const kernels::Cell* cells,
                  double elements_of_set, const Sums& sums, const C* mean_lo, const Slopes<C>& out) noexcept;
 
-/// Adds the sums of a piece to those of a target, of grad_output times `weight` where that is given.
+/// Adds the sums of a piece to those of a target, of grad_output times `weight` where that is given. A kernel that can
+/// writes what is in the queue `beside` meanwhile.
 template <class A>
 void add_gradient_sums(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                        const Nest& piece, Operand target, const CoefficientsOf<A>& statistics,
-                       const Activated<A>& activated, const Sums& sums) noexcept;
+                       const Activated<A>& activated, const Sums& sums,
+                       kernels::GradientInputQueue<A>* beside = nullptr) noexcept;
 
 /// Writes the grad_input of a piece. `weight` is given where it varies within the sets; elsewhere the scale holds it.
 template <class A>
 void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& call, const Elements& weight,
                       const Nest& piece, const SlopesOf<A>& sets, const Activated<A>& activated, bool stream) noexcept;
+
+/// Leaves that to a queue, from which it is streamed beside the sums of another piece, if it can be: it is one call of
+/// a kernel, and what that writes is whole lines of the cache.
+template <class A>
+bool queue_grad_input(const GradientCall& call, const Elements& weight, const Nest& piece, const SlopesOf<A>& sets,
+                      kernels::GradientInputQueue<A>& queue) noexcept;
 
 /// Sums and grad_input of every set of a piece, each a row of x, grad_output and grad_input that the kernel can take as
 /// it lies. The sums go to `sets`, in the order of the piece, where that is given; where `parameters` is, the gradients

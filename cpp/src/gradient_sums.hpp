@@ -19,6 +19,12 @@ inline bool along_all_sets(const Nest& nest, Operand operand) {
     return true;
 }
 
+/// Whether an operand varies within sets.
+inline bool within_sets(const Nest& nest, Operand operand) {
+    return std::any_of(nest.loops, nest.loops + nest.depth,
+                       [&](const Loop& loop) { return loop.reduced && loop.stride[operand] != 0; });
+}
+
 /// Whether two operands vary along the same loops.
 inline bool along_the_same(const Nest& nest, Operand a, Operand b) {
     for (int i = 0; i < nest.depth; ++i) {
@@ -60,6 +66,17 @@ struct ParameterSums {
         for (std::int64_t group = 1; group < groups; ++group) sums.add(of_group(group), size);
     }
 };
+
+/// Adds the sums of the sets of a piece to the parameters that are constant in each.
+inline void add_set_sums(const Nest& piece, Operand parameter, const Sums& of_sets, const Sums& to) {
+    const Nest kept = kept_loops(piece);
+    std::int64_t i = 0;
+    walk(kept, kept.depth, [&](const std::int64_t* offset) {
+        to.s1[offset[parameter]] += of_sets.s1[i];
+        to.s2[offset[parameter]] += of_sets.s2[i];
+        ++i;
+    });
+}
 
 // Partial sums of parameters: 64 of them keep as many threads busy; together they stay below 1 % of x, or 512 KB.
 inline constexpr std::int64_t max_groups = 64;

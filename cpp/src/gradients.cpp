@@ -16,24 +16,9 @@
 namespace anynorm::detail {
 namespace {
 
-// The shape is cut as for so many threads, whatever their number: sums have the same order for any of them.
-constexpr int planned_threads = 4;
-// Rows are summed four abreast, beside the results of the four before. Of 8 rows to a piece a quarter would be
-// alone, 53 cycles for 16 elements against 43.
-constexpr std::int64_t rows_of_piece = 64;
-// Half of a L2 of 2 MB, since a piece is read twice: batch norm of 56x56 planes takes 0.87 of the time that it takes in
-// pieces of all of it. The kernels read the planes of a set ahead across the gaps between them.
-constexpr std::int64_t wide_piece_bytes = 1024 * 1024;
 // With fewer partial sums than this the threads get strips of the parameters instead.
 constexpr std::int64_t enough_groups = 8;
 constexpr std::int64_t strip_elements = 64 * 1024;
-
-bool within_sets(const Nest& nest, Operand operand) {
-    for (int i = 0; i < nest.depth; ++i) {
-        if (nest.loops[i].reduced && nest.loops[i].stride[operand] != 0) return true;
-    }
-    return false;
-}
 
 /// One call with its types bound: X is x's; A that of x, grad_output and grad_input, or else the type to compute in.
 template <class X, class A>
@@ -58,6 +43,7 @@ class GradientRun {
         if (call.grad_weight.given()) weight_sums_ = add_parameter(op_grad_weight);
         if (call.grad_bias.given()) bias_sums_ = add_parameter(op_grad_bias);
         choose_joint();
+        overlaps_ = is_overlapping();
     }
 
     void run() {
@@ -103,6 +89,7 @@ class GradientRun {
     struct Worker {
         Worker(const GradientRun& run, std::byte* base)
             : carver(base), sets(carver, run.plan_.piece_columns, run.split() ? 0 : run.plan_.piece_columns) {
+            if (run.overlaps_) others = Sets(carver, run.plan_.piece_columns, run.plan_.piece_columns);
             const Plan& plan = run.plan_;
             reduce.chunk = carver.take<Cell>(!run.split() && plan.reduction.chunks > 1 ? plan.piece_columns : 0);
             reduce.block = carver.take<Cell>(plan.needs_block() ? plan.piece_columns : 0);
@@ -111,9 +98,15 @@ class GradientRun {
         }
 
         Carver carver;
-        Sets sets;
+        Sets sets, others;
         ReduceScratch reduce;
         Sums joint;
+    };
+
+    /// What a worker has summed but not written, and which of its arrays that needs.
+    struct Unwritten {
+        kernels::GradientInputQueue<A> queue;
+        bool of_others;
     };
 
     /// The index of the sums for a parameter.
@@ -148,6 +141,7 @@ class GradientRun {
         for (int i = 0; i < parameter_count_; ++i) {
             parameters_[i].sums = take_sums(carver, parameters_[i].size * parameters_[i].groups);
         }
+        unwritten_ = carver.take<Unwritten>(overlaps_ ? plan_.threads : 0);
         if (!split()) return;
         const std::int64_t sets = plan_.nest.cells();
         sets_ = Sets(carver, sets * chunks(), sets);
@@ -170,27 +164,23 @@ class GradientRun {
     }
 
     /// Adds the sums of a piece to those of a target, weighted or not.
-    void add_sums(const Nest& piece, Operand target, bool weighted, const Sets& sets, const Sums& sums) const {
+    void add_sums(const Nest& piece, Operand target, bool weighted, const Sets& sets, const Sums& sums,
+                  kernels::GradientInputQueue<A>* beside = nullptr) const {
         const Activated<A> activated(kernels_, call_, weight_, sets.statistics);
         add_gradient_sums(kernels_, call_, weighted ? weight_ : Elements{}, piece, target, sets.statistics, activated,
-                          sums);
-    }
-
-    /// Adds the sums of the sets of a piece to the parameters that are constant in each.
-    void add_set_sums(const Nest& piece, const ParameterSums& parameter, const Sums& of_sets, const Sums& to) const {
-        const Nest kept = kept_loops(piece);
-        std::int64_t i = 0;
-        walk(kept, kept.depth, [&](const std::int64_t* offset) {
-            to.s1[offset[parameter.operand]] += of_sets.s1[i];
-            to.s2[offset[parameter.operand]] += of_sets.s2[i];
-            ++i;
-        });
+                          sums, beside);
     }
 
     void write_input(const Nest& piece, const Sets& sets) const {
         const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
         const Activated<A> activated(kernels_, call_, weight_, sets.statistics);
         write_grad_input(kernels_, call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, activated, streams_);
+    }
+
+    /// Leaves that to a queue, if it can be.
+    bool leave_input(const Nest& piece, const Sets& sets, kernels::GradientInputQueue<A>& queue) const {
+        const Slopes<C> slopes{sets.statistics.mean, sets.slope, sets.offset, sets.scale};
+        return queue_grad_input(call_, weight_in_cells_ ? Elements{} : weight_, piece, slopes, queue);
     }
 
     /// Gives the nest an operand that varies along whatever sets, weight or parameters do, and returns its size.
@@ -215,9 +205,10 @@ class GradientRun {
         if (size * many <= piece.size()) joint_size_ = size;
     }
 
-    void sum_jointly(Nest& piece, const Sets& sets, const Sums& joint, std::int64_t group) const {
+    void sum_jointly(Nest& piece, const Sets& sets, const Sums& joint, std::int64_t group,
+                     kernels::GradientInputQueue<A>* beside) const {
         joint.clear(number_joint(piece));
-        add_sums(piece, op_joint, false, sets, joint);
+        add_sums(piece, op_joint, false, sets, joint, beside);
         add_joint_sums(piece, sets, joint, group);
     }
 
@@ -260,9 +251,12 @@ class GradientRun {
             parameters_[i].sums.clear(parameters_[i].size * parameters_[i].groups);
         }
         const bool sums_sets = needs_set_sums() || sums_from_sets(), rows = is_rows();
+        if (overlaps_) std::fill_n(unwritten_, plan_.threads, Unwritten{});
         for_each_group(groups, plan_.sets.pieces, [&](int worker_index, std::int64_t group, std::int64_t index) {
             Worker memory = worker(worker_index);
-            const Sets& sets = memory.sets;
+            Unwritten* const before = overlaps_ ? unwritten_ + worker_index : nullptr;
+            const Sets& sets = before != nullptr && !before->of_others ? memory.others : memory.sets;
+            kernels::GradientInputQueue<A>* const queue = before != nullptr ? &before->queue : nullptr;
             Nest piece = piece_of(plan_.nest, plan_.sets, index);
             if (call_.given.given()) {
                 load_given(call_.given, call_.center, piece, sets.cells);
@@ -278,24 +272,40 @@ class GradientRun {
             make_statistics(sets, count);
             if (sums_sets) sets.sums.clear(count);
             if (joint_size_ > 0) {
-                sum_jointly(piece, sets, memory.joint, group);
+                sum_jointly(piece, sets, memory.joint, group, queue);
             } else if (sums_sets) {
-                add_sums(piece, op_cell, !weight_in_cells_, sets, sets.sums);
+                add_sums(piece, op_cell, !weight_in_cells_, sets, sets.sums, queue);
             }
             for (int i = 0; joint_size_ == 0 && i < parameter_count_; ++i) {
                 const ParameterSums& parameter = parameters_[i];
                 const Sums to = parameter.of_group(group);
                 if (parameter.from_sets) {
-                    add_set_sums(piece, parameter, sets.sums, to);
+                    add_set_sums(piece, parameter.operand, sets.sums, to);
                 } else {
                     add_sums(piece, parameter.operand, false, sets, to);
                 }
             }
             if (!call_.grad_input.given()) return;
             make_slopes(piece, sets);
-            write_input(piece, sets);
+            if (before == nullptr) return write_input(piece, sets);
+            kernels_.gradient_input_left(*queue);
+            before->of_others = !before->of_others;
+            if (!leave_input(piece, sets, *queue)) write_input(piece, sets);
         });
+        for_each_piece(overlaps_ ? plan_.threads : 0, plan_.threads,
+                       [&](int, std::int64_t index) { kernels_.gradient_input_left(unwritten_[index].queue); });
         for (int i = 0; i < parameter_count_; ++i) parameters_[i].merge();
+    }
+
+    /// Whether a worker writes the piece before while it sums the next. Halves take so long to convert that memory
+    /// keeps up with one after the other.
+    bool is_overlapping() const {
+        if (!std::is_same_v<X, A> || sizeof(A) == 2 || !streams_ || split() || is_rows()) return false;
+        if (joint_size_ == 0 && !needs_set_sums() && !sums_from_sets()) return false;
+        Nest piece = piece_of(plan_.nest, plan_.sets, 0);
+        number_cells(piece);
+        kernels::GradientInputQueue<A> queue;
+        return leave_input(piece, {}, queue);
     }
 
     /// Whether every set is a row that the kernel can take as it lies, with parameters that belong to the elements of
@@ -328,7 +338,7 @@ class GradientRun {
                           along_row);
             for (int i = 0; i < parameter_count_; ++i) {
                 if (parameters_[i].from_sets)
-                    add_set_sums(piece, parameters_[i], sets.sums, parameters_[i].of_group(group));
+                    add_set_sums(piece, parameters_[i].operand, sets.sums, parameters_[i].of_group(group));
             }
         }
     }
@@ -381,7 +391,7 @@ class GradientRun {
             ParameterSums& parameter = parameters_[i];
             if (parameter.from_sets) {
                 parameter.sums.clear(parameter.size);
-                add_set_sums(nest, parameter, sets_.sums, parameter.sums);
+                add_set_sums(nest, parameter.operand, sets_.sums, parameter.sums);
             } else {
                 parameter.groups = std::min(parameter.groups, plan_.elements.pieces);
                 add_all_sums(parameter.operand, false, parameter.size, parameter.groups, parameter.sums);
@@ -442,7 +452,7 @@ class GradientRun {
     const kernels::Kernels<A>& kernels_;
     C one_ = 1;
     Elements weight_;
-    bool weight_in_cells_, gathers_weight_ = false, streams_ = false;
+    bool weight_in_cells_, gathers_weight_ = false, streams_ = false, overlaps_ = false;
     Nest caller_;  // as the caller's arrays lie
     double elements_of_set_ = 1;
     int parameter_count_ = 0, weight_sums_ = 0, bias_sums_ = 0;
@@ -452,6 +462,7 @@ class GradientRun {
     std::int64_t joint_size_ = 0;      ///< of a piece; 0 where sets and parameters are summed apart
     std::int64_t partial_groups_ = 1;  ///< of split sets
     Sums partials_{};
+    Unwritten* unwritten_ = nullptr;  ///< of each worker
     std::byte* workers_ = nullptr;
     std::size_t worker_bytes_ = 0;
 };
@@ -475,17 +486,6 @@ void run(Plan& plan, const GradientCall& call, const kernels::KernelTable& table
 }
 
 }  // namespace
-
-Plan make_gradient_plan(const Nest& nest, const GradientCall& call, int threads) noexcept {
-    PlanRequest request;
-    request.element_bytes = static_cast<std::int64_t>(size_of(call.x.dtype) + size_of(call.grad_output.dtype));
-    request.threads = planned_threads;
-    request.rows_of_piece = rows_of_piece;
-    request.wide_piece_bytes = wide_piece_bytes;
-    Plan plan = make_plan(nest, request);
-    plan.threads = plan.threads == 1 ? 1 : threads;
-    return plan;
-}
 
 void run_gradient_plan(Plan& plan, const GradientCall& call, const kernels::KernelTable& table) {
     with_type(call.x, [&]<class X>(X*) { run<X>(plan, call, table); });

@@ -219,7 +219,8 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
         !plan.rows && !reduction.one_column && reduction.cells_inside && nest.depth > 0 && nest.loops[0].reduced;
     std::int64_t target = (wide        ? request.wide_piece_bytes
                            : plan.rows ? piece_bytes
-                                       : half_piece_bytes) /
+                           : column    ? half_piece_bytes
+                                       : request.planes_piece_bytes) /
                           request.element_bytes;
     if (plan.rows) target = std::max(target, request.rows_of_piece * reduction.n);
     // Nothing is read twice: pieces as long as the threads allow have the longest stretches of memory.

@@ -111,6 +111,8 @@ struct PlanRequest {
     /// Pieces of sets in many places. They are walked faster side by side, in longer stretches of memory, though L2
     /// cannot hold so many: the last cache still gives them back at several times the speed of memory.
     std::int64_t wide_piece_bytes = 2 * 1024 * 1024;
+    /// Pieces of sets of several rows, side by side.
+    std::int64_t planes_piece_bytes = 128 * 1024;
 };
 
 /// The blocks of a chunk of a set that has so many.

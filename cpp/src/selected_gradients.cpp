@@ -27,11 +27,6 @@ constexpr std::int64_t sets_of_cache = 16 * 1024;
 // Sets whose coefficients one task computes.
 constexpr std::int64_t cells_of_task = 4096;
 
-bool within_sets(const Nest& nest, Operand operand) {
-    return std::any_of(nest.loops, nest.loops + nest.depth,
-                       [&](const Loop& loop) { return loop.reduced && loop.stride[operand] != 0; });
-}
-
 /// One call; C is the type to compute in.
 template <class C>
 class Run {

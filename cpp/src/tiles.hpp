@@ -73,6 +73,11 @@ class Tiles {
     /// Whether the target varies along the rows otherwise than from neighbour to neighbour.
     bool target_repeats() const { return has_target_ && varies(target_) && !target_along_.contiguous(inner_); }
     bool output_direct() const { return output_.direct; }
+    /// Whether kernels read and write everything where it lies.
+    bool direct() const {
+        return in_place() && !target_repeats() &&
+               std::all_of(coefficients_, coefficients_ + coefficient_count_, [](const auto& c) { return c.direct; });
+    }
     int coefficients() const { return coefficient_count_; }
 
     /// Calls body(i, count, at, step) for stretches of the elements [first, first + n) of a row whose target begins at
@@ -89,19 +94,16 @@ class Tiles {
 
     template <class Body>
     void for_each(Body&& body) {
-        bool in_place = !one_row_ && (!output_.elements.given() || output_.direct), all_rows = true, all_blocks = true;
-        for (int i = 0; i < input_count_; ++i) in_place = in_place && inputs_[i].direct;
-        bool direct = in_place && !target_repeats();
+        bool all_rows = in_place(), all_blocks = all_rows;
         for (int i = 0; i < coefficient_count_; ++i) {
             const Coefficient& c = coefficients_[i];
-            direct = direct && c.direct;
             all_rows = all_rows && (c.direct || rows_.stride[c.operand] == 0);
             all_blocks = all_blocks && (c.direct || blocks_.stride[c.operand] == 0);
         }
         Part part;
-        part.rows = in_place && all_rows ? rows_.n : 1;
-        part.blocks = part.rows == rows_.n && in_place && all_blocks && !one_block_ ? blocks_.n : 1;
-        const std::int64_t step = direct ? inner_.total : tile;
+        part.rows = all_rows ? rows_.n : 1;
+        part.blocks = part.rows == rows_.n && all_blocks && !one_block_ ? blocks_.n : 1;
+        const std::int64_t step = direct() ? inner_.total : tile;
         walk(nest_, outside_, [&](const std::int64_t* offset) {
             for (part.block = 0; part.block < blocks_.n; part.block += part.blocks) {
                 for (part.first = 0; part.first < inner_.total; part.first += step) {
@@ -164,6 +166,12 @@ class Tiles {
     struct Part {
         std::int64_t block, blocks, row, rows, first, n;
     };
+
+    /// Whether the inputs and the output are read and written where they lie.
+    bool in_place() const {
+        return !one_row_ && (!output_.elements.given() || output_.direct) &&
+               std::all_of(inputs_, inputs_ + input_count_, [](const Source& source) { return source.direct; });
+    }
 
     struct Source {
         Elements elements;

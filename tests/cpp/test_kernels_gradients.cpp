@@ -3,6 +3,7 @@
 // tail, against scalar code in the same 16 lanes. Rows end at a page that faults.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -42,6 +43,55 @@ struct Blocks {
         }
     }
 
+    /// A sum for every row of a block, to which those of all blocks are added.
+    kernels::GradientSumsArgs<T> sums(std::vector<double>& s1, std::vector<double>& s2) const {
+        return {.rows = rows,
+                .n = n,
+                .x = x,
+                .grad_output = dy,
+                .mean = mean.data(),
+                .mean_lo = mean_lo.data(),
+                .rstd = rstd.data(),
+                .weight = weight.data(),
+                .x_row = row,
+                .grad_output_row = row,
+                .stat_row = 1,
+                .weight_row = 1,
+                .s1 = s1.data(),
+                .s2 = s2.data(),
+                .sum_row = 1,
+                .blocks = blocks,
+                .x_block = block,
+                .grad_output_block = block,
+                .stat_block = rows,
+                .weight_block = rows,
+                .sum_block = 0};
+    }
+    kernels::GradientInputArgs<T> input(bool stream) const {
+        return {.rows = rows,
+                .n = n,
+                .x = x,
+                .grad_output = dy,
+                .grad_input = dx,
+                .mean = mean.data(),
+                .slope = slope.data(),
+                .offset = offset.data(),
+                .rstd = rstd.data(),
+                .weight = weight.data(),
+                .x_row = row,
+                .grad_output_row = row,
+                .grad_input_row = row,
+                .stat_row = 1,
+                .weight_row = 1,
+                .stream = stream,
+                .blocks = blocks,
+                .x_block = block,
+                .grad_output_block = block,
+                .grad_input_block = block,
+                .stat_block = rows,
+                .weight_block = rows};
+    }
+
     std::int64_t start(std::int64_t b, std::int64_t r) const { return b * block + r * row; }
 
     std::int64_t n, row, block, size;
@@ -73,7 +123,6 @@ TEST_P(KernelGradients, SumsOfRows) {
         using T = decltype(type);
         for_each_shape([&](std::int64_t n, std::int64_t gap) {
             Blocks<T> data(n, gap);
-            // A sum for every row of a block, to which those of all blocks are added.
             std::vector<double> s1(rows, 0.5), s2(rows, -0.25), expected1 = s1, expected2 = s2;
             for (std::int64_t b = 0; b < blocks; ++b) {
                 for (std::int64_t r = 0; r < rows; ++r) {
@@ -95,27 +144,7 @@ TEST_P(KernelGradients, SumsOfRows) {
                     at(expected2, r) += product(weight, sum2);
                 }
             }
-            table<T>().gradient_sums_row[kernels::gradient_index(false, false)]({.rows = rows,
-                                                                                 .n = n,
-                                                                                 .x = data.x,
-                                                                                 .grad_output = data.dy,
-                                                                                 .mean = data.mean.data(),
-                                                                                 .mean_lo = data.mean_lo.data(),
-                                                                                 .rstd = data.rstd.data(),
-                                                                                 .weight = data.weight.data(),
-                                                                                 .x_row = data.row,
-                                                                                 .grad_output_row = data.row,
-                                                                                 .stat_row = 1,
-                                                                                 .weight_row = 1,
-                                                                                 .s1 = s1.data(),
-                                                                                 .s2 = s2.data(),
-                                                                                 .sum_row = 1,
-                                                                                 .blocks = blocks,
-                                                                                 .x_block = data.block,
-                                                                                 .grad_output_block = data.block,
-                                                                                 .stat_block = rows,
-                                                                                 .weight_block = rows,
-                                                                                 .sum_block = 0});
+            table<T>().gradient_sums_row[kernels::gradient_index(false, false)](data.sums(s1, s2));
             EXPECT_EQ(different_bits(s1, expected1), 0) << "n = " << n << ", gap = " << gap;
             EXPECT_EQ(different_bits(s2, expected2), 0) << "n = " << n << ", gap = " << gap;
         });
@@ -140,32 +169,46 @@ TEST_P(KernelGradients, Results) {
                         }
                     }
                 }
-                table<T>().gradient_input[kernels::gradient_index(false, false)]({.rows = rows,
-                                                                                  .n = n,
-                                                                                  .x = data.x,
-                                                                                  .grad_output = data.dy,
-                                                                                  .grad_input = data.dx,
-                                                                                  .mean = data.mean.data(),
-                                                                                  .slope = data.slope.data(),
-                                                                                  .offset = data.offset.data(),
-                                                                                  .rstd = data.rstd.data(),
-                                                                                  .weight = data.weight.data(),
-                                                                                  .x_row = data.row,
-                                                                                  .grad_output_row = data.row,
-                                                                                  .grad_input_row = data.row,
-                                                                                  .stat_row = 1,
-                                                                                  .weight_row = 1,
-                                                                                  .stream = stream,
-                                                                                  .blocks = blocks,
-                                                                                  .x_block = data.block,
-                                                                                  .grad_output_block = data.block,
-                                                                                  .grad_input_block = data.block,
-                                                                                  .stat_block = rows,
-                                                                                  .weight_block = rows});
+                table<T>().gradient_input[kernels::gradient_index(false, false)](data.input(stream));
                 // The gaps are those of the array: nothing is written there.
                 EXPECT_EQ(different_bits(std::vector<T>(data.dx, data.dx + data.size), expected), 0)
                     << "n = " << n << ", gap = " << gap << ", stream = " << stream;
             });
+        }
+    });
+}
+
+/// Sums of some blocks of rows while results of others are written, which are more or fewer: the bits of one after the
+/// other.
+TEST_P(KernelGradients, SumsBesideResults) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        constexpr std::int64_t lengths[][2] = {{48, 48}, {48, 16}, {16, 64}, {37, 32}, {1200, 80}};
+        for (const auto& [n, written_n] : lengths) {
+            for (const std::int64_t gap : {0, 16}) {
+                const Blocks<T> data(n, gap), written(written_n, gap);
+                std::vector<double> s1(rows, 0.5), s2(rows, -0.25), expected1 = s1, expected2 = s2;
+                table<T>().gradient_sums_row[kernels::gradient_index(false, false)](data.sums(expected1, expected2));
+                table<T>().gradient_input[kernels::gradient_index(false, false)](written.input(true));
+                const std::vector<T> expected(written.dx, written.dx + written.size);
+                std::fill_n(written.dx, written.size, T(-1));
+
+                kernels::GradientInputQueue<T> queue{written.input(true)};
+                table<T>().gradient_sums_beside(data.sums(s1, s2), queue);
+                const std::int64_t done = std::min(blocks * rows * (n / 16 * 16), blocks * rows * written_n);
+                std::int64_t missing = 0;
+                for (std::int64_t b = 0; b < blocks; ++b) {
+                    for (std::int64_t r = 0; r < rows; ++r) {
+                        const T* const row = written.dx + written.start(b, r);
+                        missing += std::count(row, row + written_n, T(-1));
+                    }
+                }
+                EXPECT_EQ(missing, blocks * rows * written_n - done) << "n = " << n << " beside " << written_n;
+                EXPECT_EQ(different_bits(s1, expected1) + different_bits(s2, expected2), 0) << "n = " << n;
+                table<T>().gradient_input_left(queue);
+                EXPECT_EQ(different_bits(std::vector<T>(written.dx, written.dx + written.size), expected), 0)
+                    << "n = " << n << " beside " << written_n;
+            }
         }
     });
 }

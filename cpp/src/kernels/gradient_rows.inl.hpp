@@ -305,12 +305,12 @@ template <class X, int abreast, bool stream, bool weight_varies, bool parameters
 /// Sums of the rows of a group from row `r` on, `abreast` at a time, as long as there are so many.
 template <class X, int abreast, bool stream, bool weight_varies, bool parameters>
 [[gnu::noinline]] std::int64_t SumGroup(const GradientRowsArgs<X>& args, GradientGroup<Compute<X>>& group,
-                                        std::int64_t r, std::int64_t rows_ahead,
+                                        std::int64_t r, std::int64_t x_ahead, std::int64_t dy_ahead,
                                         const GradientGroup<Compute<X>>& before,
                                         GradientResults<X, stream, weight_varies>& results) {
     for (; r + abreast <= group.rows; r += abreast) {
-        SumRowsBesideResults<X, abreast, stream, weight_varies, parameters>(
-            args, group, r, rows_ahead * args.x_row, rows_ahead * args.grad_output_row, before, results);
+        SumRowsBesideResults<X, abreast, stream, weight_varies, parameters>(args, group, r, x_ahead, dy_ahead, before,
+                                                                            results);
     }
     return r;
 }
@@ -319,15 +319,19 @@ template <bool stream, class X, bool weight_varies, bool parameters>
 void GradientOfRows(const GradientRowsArgs<X>& args) {
     using C = Compute<X>;
     // A group is a third of L1, or rows abreast that are a part of L2. Longer rows, and those with weights of their
-    // own, are taken one by one.
+    // own, are taken one by one; so are long ones that share nothing, which make one stretch of memory then.
     constexpr std::int64_t fitting_bytes = 16 * 1024, long_bytes = 32 * 1024;
     const std::int64_t row_bytes = args.n * static_cast<std::int64_t>(sizeof(X));
-    const bool one_by_one = row_bytes > long_bytes || (weight_varies && args.weight_row != 0);
-    const bool many = args.n >= many_abreast;
+    const bool many = args.n >= many_abreast, apart = many && !weight_varies && !parameters;
+    const bool one_by_one = apart || row_bytes > long_bytes || (weight_varies && args.weight_row != 0);
     constexpr int most_abreast = gradient_abreast<parameters>, half_abreast = most_abreast > 1 ? most_abreast / 2 : 1;
     const std::int64_t abreast = one_by_one ? 1 : many ? most_abreast : half_abreast;
     const std::int64_t fitting = fitting_bytes / row_bytes / abreast * abreast;
     const std::int64_t most = fitting < abreast ? abreast : fitting > gradient_group ? gradient_group : fitting;
+    // Of such a stretch the next 4 KB are fetched, elsewhere the next rows: planes of 64x64 take 0.92 of the time.
+    const auto ahead = [&](std::int64_t row) {
+        return apart && row == args.n ? 4096 / static_cast<std::int64_t>(sizeof(X)) : most * row;
+    };
     GradientGroup<C> groups[2];
     GradientGroup<C>*group = groups, *before = groups + 1;
     LineBuffer<X> buffer;
@@ -338,7 +342,8 @@ void GradientOfRows(const GradientRowsArgs<X>& args) {
         BeginGroup(args.cells, args.eps, *group);
         std::int64_t r = 0;
         const auto sum = [&]<int rows>() {
-            r = SumGroup<X, rows, stream, weight_varies, parameters>(args, *group, r, most, *before, results);
+            r = SumGroup<X, rows, stream, weight_varies, parameters>(args, *group, r, ahead(args.x_row),
+                                                                     ahead(args.grad_output_row), *before, results);
         };
         if (!one_by_one && many) sum.template operator()<most_abreast>();
         if (!one_by_one && !many) sum.template operator()<half_abreast>();

@@ -82,9 +82,17 @@ template <bool whole, class X, bool stat_varies, bool weight_varies>
     s2 = PackMulAdd(g, d, s2);
 }
 
-/// Adds the sums along every row of every block to s1 and s2.
-template <class X, bool stat_varies, bool weight_varies>
-void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
+/// Sums without anything beside them.
+struct SumsAlone {
+    template <class Add>
+    [[gnu::always_inline]] void operator()(std::int64_t packs, const Add& add) const {
+        for (; packs > 0; --packs) add();
+    }
+};
+
+/// Adds the sums along every row of every block to s1 and s2. `run(packs, add)` calls add() for so many packs.
+template <class X, bool stat_varies, bool weight_varies, class Run>
+[[gnu::always_inline]] inline void AddGradientRuns(const GradientSumsArgs<X>& args, const Run& run) {
     using C = Compute<X>;
     const std::int64_t whole = args.n / pack_size * pack_size, rest = args.n - whole;
     for (std::int64_t block = 0; block < args.blocks; ++block) {
@@ -104,13 +112,14 @@ void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
             std::int64_t i = 0;
             const auto add_until = [&](std::int64_t end, std::int64_t x_ahead,
                                        std::int64_t dy_ahead) __attribute__((always_inline)) {
-                for (; i < end; i += pack_size) {
+                run((end - i + pack_size - 1) / pack_size, [&]() __attribute__((always_inline)) {
                     __builtin_prefetch(x + i + x_ahead);
                     __builtin_prefetch(dy + i + dy_ahead);
                     const std::int64_t s = stat_varies ? i : 0, w = weight_varies ? i : 0;
                     AddGradientPack<true, X, stat_varies, weight_varies>(x + i, dy + i, mean + s, mean_lo + s, rstd + s,
                                                                          weight + w, pack_size, about, s1, s2);
-                }
+                    i += pack_size;
+                });
             };
             add_until(ahead.near < whole ? ahead.near : whole, ahead.distance, ahead.distance);
             add_until(whole, ahead.x, ahead.grad_output);
@@ -127,6 +136,11 @@ void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
             args.s2[to] += factor * sum2;
         }
     }
+}
+
+template <class X, bool stat_varies, bool weight_varies>
+void GradientSumsRow(const GradientSumsArgs<X>& args) noexcept {
+    AddGradientRuns<X, stat_varies, weight_varies>(args, SumsAlone{});
 }
 
 // ---- Down columns ------------------------------------------------------------------------------------------------

@@ -181,6 +181,14 @@ struct GradientInputArgs {
     std::int64_t grad_sum_row = 0, grad_sum_block = 0;
 };
 
+/// A call of the kernel above that streams whole packs to lines of the cache, with statistics and weight constant along
+/// rows and no grad_sum: the row kernel works it off beside its sums, a pack for each that it reads.
+template <class X>
+struct GradientInputQueue {
+    GradientInputArgs<X> args{};
+    std::int64_t block = 0, row = 0, i = 0;  ///< the first result that is missing
+};
+
 /// Gradients of `rows` sets, each a row of `n` elements with stride 1: for every row its sums, which give its slope and
 /// offset, then grad_input. weight is constant or has stride 1 along n: the kernel says which, and whether the sums of
 /// the parameters are wanted.
@@ -232,6 +240,9 @@ struct Kernels {
     void (*gradient_sums_row[4])(const GradientSumsArgs<X>&) noexcept;
     void (*gradient_sums_column[4])(const GradientSumsArgs<X>&) noexcept;
     void (*gradient_input[4])(const GradientInputArgs<X>&) noexcept;
+    /// gradient_sums_row[0] with a queue, of which it may leave something; that is written by the second.
+    void (*gradient_sums_beside)(const GradientSumsArgs<X>&, GradientInputQueue<X>&) noexcept;
+    void (*gradient_input_left)(GradientInputQueue<X>&) noexcept;
     /// Indexed by gradient_rows_index().
     void (*gradient_rows[4])(const GradientRowsArgs<X>&) noexcept;
     /// n neighbouring elements to and from the compute type.

@@ -7,6 +7,7 @@
 #include "beside.inl.hpp"
 #include "columns.inl.hpp"
 #include "elementwise.inl.hpp"
+#include "gradient_beside.inl.hpp"
 #include "gradient_input.inl.hpp"
 #include "gradient_rows.inl.hpp"
 #include "gradient_sums.inl.hpp"
@@ -43,6 +44,8 @@ constexpr Kernels<X> MakeKernels() {
          GradientSumsColumn<X, true, true>},
         {GradientInput<X, false, false>, GradientInput<X, false, true>, GradientInput<X, true, false>,
          GradientInput<X, true, true>},
+        GradientSumsBeside<X>,
+        GradientInputLeft<X>,
         // In the order of gradient_rows_index(): weight, parameters.
         {GradientRows<X, false, false>, GradientRows<X, false, true>, GradientRows<X, true, false>,
          GradientRows<X, true, true>},
