@@ -259,6 +259,14 @@ Segments::Segments(const TensorView& view) noexcept : elements_(elements_of(view
     to_stop_ = pairs ? view.strides[1] : step_;
 }
 
+void restrict_rows(Nest& nest, std::int64_t start, std::int64_t stop) noexcept {
+    for (int i = 0; i < nest.depth; ++i) {
+        const std::int64_t step = nest.loops[i].stride[op_labels];
+        if (step == 0) continue;
+        return restrict_loop(nest, i, step < 0 ? nest.loops[i].n - stop : start, stop - start);
+    }
+}
+
 std::int64_t GroupLookup::segment_of(std::int64_t row) noexcept {
     const auto contains = [&](std::int64_t segment) {
         return segment < segments_.count() && segments_.start(segment) <= row && row < segments_.stop(segment);
@@ -276,6 +284,12 @@ std::int64_t GroupLookup::segment_of(std::int64_t row) noexcept {
     }
     if (!contains(low)) return -1;
     return last_ = low;
+}
+
+std::int64_t GroupLookup::run(std::int64_t offset, std::int64_t step, std::int64_t n) const noexcept {
+    if (segments_.count() == 0) return 1;
+    const std::int64_t before = offset - segments_.start(last_), behind = segments_.stop(last_) - offset;
+    return step == 0 ? n : std::min(n, step > 0 ? behind : before + 1);
 }
 
 }  // namespace anynorm::detail
