@@ -19,7 +19,7 @@ namespace {
 // Sums of 20 bytes a set, of 24 in float64: those of all groups in the order of the rows while they are no more than
 // this, else those of a bucket of groups that fits an L2. On a core with 2 MB of L2, 4000 groups of 16 columns take 7
 // ns a row in the order of memory and 11 in buckets, 10,000 take 13 and 11.
-constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 2 * 1024 * 1024;
+constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 4 * 1024 * 1024;
 // Sums of one row that leave room in L2 for a few more; wider rows are compacted in strips.
 constexpr std::int64_t row_bytes = 64 * 1024;
 // Labels that are masked or not neighbours are copied together, so many at a time.
@@ -124,7 +124,7 @@ class GroupedRows {
         while (first < last) {
             const kernels::GroupedRun run =
                 kernels_.grouped_sums({last - first, columns_, listed ? x_ : row(first), x_row_, group_of, center_,
-                                       memory_.counts, memory_.blocks});
+                                       memory_.counts, memory_.blocks, groups_});
             first += run.rows;
             if (listed) group_of.listed += run.rows;
             if (group_of.wide != nullptr) group_of.wide += run.rows;

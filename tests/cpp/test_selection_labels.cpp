@@ -29,29 +29,41 @@ struct Labelled {
     friend void PrintTo(const Labelled& self, std::ostream* out) { *out << self.name; }
 };
 
-/// Beside the few labels of test_selection.cpp: sums of more than 2 MB, of 320 bytes a group and 16 columns of
-/// float32, are those of buckets.
+/// Beside the few labels of test_selection.cpp: sums of more than 4 MB, of 320 bytes a group and 16 columns of
+/// float32, are those of buckets, and those of an L2 fetched ahead.
 const std::vector<Labelled>& labelled() {
     static const std::vector<Labelled> result = {
-        {.name = "few_rows", .rows = 60, .columns = 16, .groups = 7000},
+        {.name = "few_rows", .rows = 60, .columns = 16, .groups = 14'000},
         {.name = "few_rows_without_buckets", .rows = 100, .columns = 16, .groups = 2000},
-        {.name = "many", .rows = 9000, .columns = 16, .groups = 7000},
-        {.name = "many_and_a_mask", .rows = 9000, .columns = 16, .groups = 7000, .mask = true, .wide_labels = false},
-        {.name = "one_column", .rows = 9000, .columns = 1, .groups = 7000, .wide_labels = false},
-        {.name = "ragged", .rows = 5000, .columns = 5, .groups = 7001},
-        {.name = "ragged_17", .rows = 5000, .columns = 17, .groups = 4001, .mask = true},
+        {.name = "many", .rows = 9000, .columns = 16, .groups = 14'000},
+        {.name = "many_and_a_mask", .rows = 9000, .columns = 16, .groups = 14'000, .mask = true, .wide_labels = false},
+        {.name = "one_column", .rows = 9000, .columns = 1, .groups = 14'000, .wide_labels = false},
+        {.name = "ragged", .rows = 5000, .columns = 5, .groups = 14'001},
+        {.name = "ragged_17", .rows = 5000, .columns = 17, .groups = 8001, .mask = true},
         {.name = "rows_of_a_call", .rows = 700, .columns = 300, .groups = 400},
         {.name = "rows_that_are_compacted", .rows = 60, .columns = 3000, .groups = 20},
-        {.name = "falling", .rows = 7000, .columns = 16, .groups = 7000, .order = Order::falling},
-        {.name = "ends", .rows = 7000, .columns = 16, .groups = 7000, .order = Order::ends},
-        {.name = "one_group_of_many_blocks", .rows = 140'000, .columns = 1, .groups = 7000, .order = Order::one_group},
+        {.name = "falling", .rows = 7000, .columns = 16, .groups = 14'000, .order = Order::falling},
+        {.name = "ends", .rows = 7000, .columns = 16, .groups = 14'000, .order = Order::ends},
+        {.name = "one_group_of_many_blocks",
+         .rows = 140'000,
+         .columns = 1,
+         .groups = 14'000,
+         .order = Order::one_group},
+        {.name = "beyond_L2", .rows = 9000, .columns = 16, .groups = 7000},
+        {.name = "beyond_L2_and_a_mask",
+         .rows = 9000,
+         .columns = 16,
+         .groups = 7000,
+         .mask = true,
+         .wide_labels = false},
+        {.name = "beyond_L2_of_one_column", .rows = 9000, .columns = 1, .groups = 7000},
         {.name = "few", .rows = 5000, .columns = 16, .groups = 40},
         {.name = "parts", .rows = 30'000, .columns = 16, .groups = 100},
         {.name = "rising", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::rising},
         {.name = "rising_narrow",
          .rows = 40'000,
          .columns = 5,
-         .groups = 7000,
+         .groups = 14'000,
          .order = Order::rising,
          .wide_labels = false},
         {.name = "torn", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::torn},
