@@ -16,8 +16,10 @@ inline bool takes_selection(const Selection& selection, const MomentsView& out) 
     return selection.any() || out.weight2.given();
 }
 
-/// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span.
-void check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced);
+/// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span. Whether many
+/// labels along one axis were seen to rise on the way.
+bool check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
+                     int num_threads = 1);
 
 /// An output shares no memory with any view of a selection.
 void check_selection_apart(const char* caller, const char* what, const TensorView& out, const Selection& selection);

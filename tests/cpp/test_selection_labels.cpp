@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -217,6 +218,36 @@ TEST_P(LabelledRows, AreSpoiledByTheirOwn) {
 
 INSTANTIATE_TEST_SUITE_P(, LabelledRows, testing::ValuesIn(labelled()),
                          [](const auto& info) { return std::string(info.param.name); });
+
+/// One label of many is too large: among those that rise, which are looked at but once, and among others.
+TEST(ManyLabels, AreAllBelowTheNumberOfGroups) {
+    const std::int64_t n = 100'000, groups = 50;
+    const std::vector<float> x(static_cast<std::size_t>(n), 1.0F);
+    for (const bool rising : {true, false}) {
+        for (const std::int64_t place : {std::int64_t{0}, n / 2, n - 2, n - 1}) {
+            std::vector<std::int64_t> labels;
+            for (std::int64_t i = 0; i < n; ++i) labels.push_back(rising ? i * groups / n : i * 7 % groups);
+            std::vector<double> count = numbers(groups, -7);
+            for (const int threads : {1, 3}) {
+                const auto run = [&] {
+                    moments(view(x.data(), {n}), {{0}, {.labels = view(labels.data(), {n}), .num_groups = groups}},
+                            {.count = view(count.data(), {groups})}, {.num_threads = threads});
+                };
+                at(labels, place) = groups;
+                try {
+                    run();
+                    ADD_FAILURE() << "label " << place << " has passed";
+                } catch (const std::invalid_argument& error) {
+                    EXPECT_STREQ(error.what(), "moments: expected labels below num_groups=50, got 50");
+                }
+                EXPECT_EQ(count, numbers(groups, -7));
+                at(labels, place) = groups - 1;
+                run();
+                count = numbers(groups, -7);
+            }
+        }
+    }
+}
 
 }  // namespace
 }  // namespace anynorm::test
