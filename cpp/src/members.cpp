@@ -59,11 +59,10 @@ bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool
     if (!selection.labels.given() || selection.where.given()) return false;
     const Nest space = loops_that(nest, is_selected);
     if (space.depth != 1) return false;
-    const std::int64_t first = nest.offset[op_labels];
-    const bool backwards = first != 0;
-    if (seen && !backwards) return true;
     const Loop& loop = space.loops[0];
-    return never_fall(elements_of(selection.labels), first, loop.stride[op_labels], loop.n, threads);
+    // Those that fall along a nest that runs backwards make segments too.
+    return seen ||
+           never_fall(elements_of(selection.labels), nest.offset[op_labels], loop.stride[op_labels], loop.n, threads);
 }
 
 Members::Members(const Selection& selection, const Nest& nest, bool rise, int threads)
