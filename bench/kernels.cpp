@@ -294,8 +294,15 @@ class Registry {
         add("grouped_sums", size.name(), size.elements(), size.elements() * sizeof(X) + static_cast<std::size_t>(bytes),
             [=, kernel = kernels_.grouped_sums] {
                 std::fill(counts->begin(), counts->end(), 0);
-                kernel(
-                    {size.rows, size.n, x, size.n, {.narrow = labels->data()}, true, counts->data(), blocks->data()});
+                kernel({size.rows,
+                        size.n,
+                        x,
+                        size.n,
+                        {.narrow = labels->data()},
+                        true,
+                        counts->data(),
+                        blocks->data(),
+                        groups});
             });
         const auto cells = std::make_shared<std::vector<Cell>>(static_cast<std::size_t>(groups * size.n));
         add("grouped_cells", size.name(), groups * size.n,

@@ -18,8 +18,9 @@ namespace {
 
 // Sums of 20 bytes a set, of 24 in float64: those of all groups in the order of the rows while they are no more than
 // this, else those of a bucket of groups that fits an L2. On a core with 2 MB of L2, 4000 groups of 16 columns take 7
-// ns a row in the order of memory and 11 in buckets, 10,000 take 13 and 11.
-constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 2 * 1024 * 1024;
+// ns a row in the order of memory and 11 in buckets, 10,000 take 13 and 11. Fetched from an L3 they take 23 and 35, on
+// a core with 512 KB of L2, but a thread's share of the work is a bucket, or a part of rows that are many.
+constexpr std::int64_t bucket_bytes = 512 * 1024, sums_bytes = 2 * 1024 * 1024, shared_bytes = 4 * 1024 * 1024;
 // Sums of one row that leave room in L2 for a few more; wider rows are compacted in strips.
 constexpr std::int64_t row_bytes = 64 * 1024;
 // Labels that are masked or not neighbours are copied together, so many at a time.
@@ -124,7 +125,7 @@ class GroupedRows {
         while (first < last) {
             const kernels::GroupedRun run =
                 kernels_.grouped_sums({last - first, columns_, listed ? x_ : row(first), x_row_, group_of, center_,
-                                       memory_.counts, memory_.blocks});
+                                       memory_.counts, memory_.blocks, groups_});
             first += run.rows;
             if (listed) group_of.listed += run.rows;
             if (group_of.wide != nullptr) group_of.wide += run.rows;
@@ -208,21 +209,6 @@ class GroupedRows {
     GroupMemory<X> memory_;
 };
 
-/// How the groups are divided: all of them in one bucket, or 2^shift in each.
-struct Division {
-    int shift;
-    std::int64_t all, groups;
-
-    static Division of(std::int64_t all, std::int64_t group_bytes) {
-        if (all * group_bytes <= sums_bytes) return {0, all, all};
-        int shift = 0;
-        while ((std::int64_t{2} << shift) * group_bytes <= bucket_bytes) ++shift;
-        return {shift, all, std::int64_t{1} << shift};
-    }
-    std::int64_t buckets() const noexcept { return (all - 1) / groups + 1; }
-    std::int64_t groups_of(std::int64_t bucket) const noexcept { return std::min(groups, all - bucket * groups); }
-};
-
 /// How many parts of about equal size rows are cut into: by how many they are, never by threads. A power of two, which
 /// threads share evenly.
 std::int64_t parts_of(std::int64_t rows, std::int64_t groups, bool are_all) {
@@ -235,6 +221,22 @@ std::int64_t parts_of(std::int64_t rows, std::int64_t groups, bool are_all) {
     return parts;
 }
 
+/// How the groups are divided: all of them in one bucket, or 2^shift in each.
+struct Division {
+    int shift;
+    std::int64_t all, groups;
+
+    static Division of(std::int64_t all, std::int64_t group_bytes, std::int64_t rows) {
+        const bool shared = parts_of(rows, all, true) > 1;
+        if (all * group_bytes <= (shared ? shared_bytes : sums_bytes)) return {0, all, all};
+        int shift = 0;
+        while ((std::int64_t{2} << shift) * group_bytes <= bucket_bytes) ++shift;
+        return {shift, all, std::int64_t{1} << shift};
+    }
+    std::int64_t buckets() const noexcept { return (all - 1) / groups + 1; }
+    std::int64_t groups_of(std::int64_t bucket) const noexcept { return std::min(groups, all - bucket * groups); }
+};
+
 /// All labelled rows of a call.
 template <class X>
 class GroupedSets {
@@ -244,7 +246,7 @@ class GroupedSets {
         : kernels_(kernels_for<X>(table)),
           columns_(columns_of(loops)),
           threads_(threads),
-          division_(Division::of(selection.num_groups, kernels::block_bytes<X>(columns_))) {
+          division_(Division::of(selection.num_groups, kernels::block_bytes<X>(columns_), loops.loops[0].n)) {
         if (division_.buckets() > 1) {
             buckets_.emplace(selection, loops.loops[0], loops.offset, division_.shift, threads);
             buckets_->sort();

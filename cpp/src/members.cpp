@@ -19,26 +19,19 @@ Nest loops_that(const Nest& nest, const Fits& fits) {
     return result;
 }
 
-/// Below so many positions a thread of their own gains nothing.
-constexpr std::int64_t positions_of_thread = 32 * 1024;
-
 }  // namespace
 
-bool labels_rise(const Selection& selection, const Nest& nest, int threads) {
-    if (!selection.labels.given() || selection.where.given()) return false;
-    const Nest space = loops_that(nest, is_selected);
-    if (space.depth != 1) return false;
-    const std::int64_t step = space.loops[0].stride[op_labels], n = space.loops[0].n;
+bool never_fall(const Elements& labels, std::int64_t offset, std::int64_t step, std::int64_t n, int threads) {
     // Looked at in stretches without a branch, by signs, which compilers vectorize: 0.3 ms for a million labels, where
     // comparisons of 64 bits, which SSE2 has not, take 2.5.
     constexpr std::int64_t stretch = 1024;
-    return with_labels(elements_of(selection.labels), [&](const auto* labels) {
-        labels += nest.offset[op_labels];
-        const auto falls = [labels](std::int64_t first, std::int64_t last, std::int64_t each) {
+    return with_labels(labels, [&](const auto* p) {
+        p += offset;
+        const auto falls = [p](std::int64_t first, std::int64_t last, std::int64_t each) {
             std::uint64_t signs = 0;
             for (std::int64_t i = first; i < last; ++i) {
-                const auto label = static_cast<std::uint64_t>(static_cast<std::int64_t>(labels[i * each]));
-                const auto before = static_cast<std::uint64_t>(static_cast<std::int64_t>(labels[(i - 1) * each]));
+                const auto label = static_cast<std::uint64_t>(static_cast<std::int64_t>(p[i * each]));
+                const auto before = static_cast<std::uint64_t>(static_cast<std::int64_t>(p[(i - 1) * each]));
                 // Those that exclude come first.
                 signs |= ~before & (label | (label - before));
             }
@@ -53,13 +46,23 @@ bool labels_rise(const Selection& selection, const Nest& nest, int threads) {
         };
         if (!rise(1, std::min(n, 1 + stretch))) return false;
         std::atomic<bool> all{true};
-        const std::int64_t pieces = std::clamp<std::int64_t>(n / positions_of_thread, 1, threads);
+        const std::int64_t pieces = std::clamp<std::int64_t>(n / labels_of_thread, 1, threads);
         for_each_piece(pieces, threads, [&](int, std::int64_t piece) {
             const std::int64_t first = std::max<std::int64_t>(1, n * piece / pieces);
             if (!rise(first, n * (piece + 1) / pieces)) all.store(false, std::memory_order_relaxed);
         });
         return all.load(std::memory_order_relaxed);
     });
+}
+
+bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool seen) {
+    if (!selection.labels.given() || selection.where.given()) return false;
+    const Nest space = loops_that(nest, is_selected);
+    if (space.depth != 1) return false;
+    const Loop& loop = space.loops[0];
+    // Those that fall along a nest that runs backwards make segments too.
+    return seen ||
+           never_fall(elements_of(selection.labels), nest.offset[op_labels], loop.stride[op_labels], loop.n, threads);
 }
 
 Members::Members(const Selection& selection, const Nest& nest, bool rise, int threads)
@@ -154,7 +157,7 @@ void Members::count_ranks(int threads) {
     const std::int64_t stretches = (positions_ + stretch - 1) / stretch;
     table_.assign(static_cast<std::size_t>(2 * families_), 0);
     if (stretches > 1) before_.assign(static_cast<std::size_t>(families_ * stretches), 0);
-    if (families_ * positions_ < positions_of_thread) threads = 1;
+    if (families_ * positions_ < labels_of_thread) threads = 1;
     // A piece is a family where there are many of them, else a stretch.
     struct Extent {
         std::int64_t first = -1, last = -1, count = 0;
@@ -208,7 +211,7 @@ void Members::sort_labels(const Selection& selection, int threads) {
     order_.resize(static_cast<std::size_t>(families_ * positions_));
     // Every part of the positions has counts of its own; more parts than threads, or than these pay for, cost memory.
     const bool many_families = families_ >= threads;
-    const std::int64_t worthwhile = std::min(positions_ / positions_of_thread, 4 * positions_ / (groups_ + 1));
+    const std::int64_t worthwhile = std::min(positions_ / labels_of_thread, 4 * positions_ / (groups_ + 1));
     const std::int64_t parts = many_families ? 1 : std::clamp<std::int64_t>(worthwhile, 1, threads);
     const std::int64_t at_once = many_families ? std::min<std::int64_t>(families_, threads) : 1;
     std::vector<std::uint32_t> counts(static_cast<std::size_t>(at_once * parts * groups_));

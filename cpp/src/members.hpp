@@ -10,9 +10,16 @@
 
 namespace anynorm::detail {
 
+/// Below so many labels a thread of their own gains nothing.
+inline constexpr std::int64_t labels_of_thread = 32 * 1024;
+
+/// Whether n labels from `offset` on, `step` apart, never fall but among those that exclude, which come first.
+bool never_fall(const Elements& labels, std::int64_t offset, std::int64_t step, std::int64_t n, int threads);
+
 /// Whether the labels of a nest with one selected loop and no mask never fall: its groups are segments then. Most other
 /// labels fall early.
-bool labels_rise(const Selection& selection, const Nest& nest, int threads);
+/// `seen`: what check_selection() says of them, in their own order.
+bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool seen);
 
 /// A *position* is an index of all selected loops of a nest, counted in its order. A *family* is an index of the loops
 /// that are kept and have masks of their own; in each the groups have other members.

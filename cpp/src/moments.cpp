@@ -17,8 +17,9 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     check_threads(caller, options.num_threads);
     const Selection& selection = sets.selection;
     const bool selected = takes_selection(selection, out);
+    bool labels_rise = false;
     if (selected) {
-        check_selection(caller, selection, x, reduced);
+        labels_rise = check_selection(caller, selection, x, reduced, options.num_threads);
         check_selected_output(caller, out, selection, x, reduced);
     } else {
         check_moments_output(caller, out, x, reduced);
@@ -33,6 +34,7 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
         call.moments = out;
         call.center = options.center;
         call.num_threads = options.num_threads;
+        call.labels_rise = labels_rise;
         return run_selected(call, table);
     }
     if (x.size() == 0) {

@@ -70,8 +70,10 @@ void check_fusion(const char* caller, const NormalizeOptions& options, const Ten
     check_moments_apart(caller, options.moments, "residual", fusion.residual);
 }
 
-void check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
+/// Whether labels were seen to rise.
+bool check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
                     const NormalizeOptions& options) {
+    bool labels_rise = false;
     check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
     if (options.fusion.any() || is_quantized(y.dtype)) check_fusion(caller, options, x, y);
@@ -84,7 +86,7 @@ void check_operands(const char* caller, const TensorView& x, const Grouping& set
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
     if (takes_selection(sets.selection, options.moments)) {
-        check_selection(caller, sets.selection, x, reduced);
+        labels_rise = check_selection(caller, sets.selection, x, reduced, options.num_threads);
         check_excluded(caller, options.excluded);
         if (options.excluded == Excluded::input && is_quantized(y.dtype)) {
             fail(caller, "excluded elements that are zero, or kept, where the output is quantized", "the input");
@@ -106,7 +108,7 @@ void check_operands(const char* caller, const TensorView& x, const Grouping& set
     check_read("weight", options.weight);
     check_read("bias", options.bias);
     check_moments_apart(caller, options.given, "output", y);
-    if (!options.moments.given()) return;
+    if (!options.moments.given()) return labels_rise;
     for (const auto& [what, view] : {std::pair<const char*, const TensorView&>{"x", x},
                                      {"output", y},
                                      {"weight", options.weight},
@@ -117,6 +119,7 @@ void check_operands(const char* caller, const TensorView& x, const Grouping& set
                                      {"the given mean_low", options.given.mean_low}}) {
         check_moments_apart(caller, options.moments, what, view);
     }
+    return labels_rise;
 }
 
 /// Copies given statistics to where the caller wants to see them.
@@ -196,7 +199,7 @@ void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced
 }
 
 void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
-                       const NormalizeOptions& options, const kernels::KernelTable& table) {
+                       const NormalizeOptions& options, const kernels::KernelTable& table, bool labels_rise) {
     const Fusion& fusion = options.fusion;
     SelectedCall call{.selection = sets.selection};
     call.x = fusion.residual.given() ? fusion.sum : x;
@@ -218,6 +221,7 @@ void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduce
     call.center = options.center;
     call.excluded = options.excluded;
     call.num_threads = options.num_threads;
+    call.labels_rise = labels_rise;
     run_selected(call, table);
 }
 
@@ -227,10 +231,12 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     const char* caller = options.caller;
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
-    check_operands(caller, x, sets, reduced, y, options);
+    const bool labels_rise = check_operands(caller, x, sets, reduced, y, options);
     const kernels::KernelTable& table = active_kernels();
 
-    if (takes_selection(sets.selection, options.moments)) return run_selected_sets(x, sets, reduced, y, options, table);
+    if (takes_selection(sets.selection, options.moments)) {
+        return run_selected_sets(x, sets, reduced, y, options, table, labels_rise);
+    }
     if (x.size() == 0) {
         if (options.given.given()) {
             copy_given(options, x, reduced);

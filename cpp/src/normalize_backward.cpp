@@ -28,7 +28,6 @@ void check_inputs(const char* caller, const TensorView& grad_output, const Tenso
         check_shape(caller, "grad_sum", options.grad_sum, x.shape, x.rank);
     }
     check_eps(caller, options.eps);
-    check_threads(caller, options.num_threads);
     const MomentsView& given = options.given;
     if (!given.given()) {
         if (options.frozen) fail(caller, "the moments that are frozen", "none");
@@ -105,8 +104,9 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     const char* caller = options.caller;
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
+    check_threads(caller, options.num_threads);
     if (sets.selection.any()) {
-        check_selection(caller, sets.selection, x, reduced);
+        check_selection(caller, sets.selection, x, reduced, options.num_threads);
         check_excluded(caller, options.excluded);
     }
     check_inputs(caller, grad_output, x, reduced, sets.selection, options);

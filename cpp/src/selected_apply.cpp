@@ -60,10 +60,10 @@ class SelectedWriter {
     }
 
     void run() {
-        const bool labelled = apply_.selection.labels.given() && rows_.stride[op_labels] != 0;
+        const bool looks_up = apply_.selection.splits() && rows_.stride[op_labels] != 0 && !has_long_segments();
         walk(nest_, outside_, [&](const std::int64_t* offset) {
-            if (by_rows_ && direct_ && labelled) {
-                run_labelled(offset);
+            if (by_rows_ && direct_ && looks_up) {
+                run_looked_up(offset);
             } else if (by_rows_) {
                 run_rows(offset);
             } else {
@@ -88,8 +88,20 @@ class SelectedWriter {
         return mask_ != nullptr && mask_[where] == 0 ? -1 : group_of_(labels);
     }
 
-    /// Rows with labels of their own: the kernel looks up the statistics of each.
-    void run_labelled(const std::int64_t* offset) {
+    /// Elements of one group that are worth a pass of their own. It takes 1 us to begin: as long as the row kernel
+    /// needs for 100 rows that are no packs, and for more of those that are.
+    std::int64_t long_run() const {
+        const bool has_kernel = direct_ && (inner_.n == short_row || inner_.n >= join_below);
+        return has_kernel ? 8192 : 1024;
+    }
+    /// Segments that are so, on average.
+    bool has_long_segments() const {
+        const Segments segments(apply_.selection.segments);
+        return segments.count() > 0 && segments.rows() / segments.count() * inner_.n >= long_run();
+    }
+
+    /// Rows with labels of their own, or in short segments: the kernel looks up the statistics of each.
+    void run_looked_up(const std::int64_t* offset) {
         std::int32_t group_of[most_rows];
         // Coefficients of so many rows are fetched before the first of them is written: 100 ns each on their own. The
         // kernel of short rows does that itself.
@@ -115,8 +127,8 @@ class SelectedWriter {
     }
 
     /// The groups of up to n rows from `row` on, until one that is in none; returns how many they are.
-    std::int64_t find_members(const std::int64_t* offset, std::int64_t row, std::int64_t n,
-                              std::int32_t* group_of) const {
+    std::int64_t find_members(const std::int64_t* offset, std::int64_t row, std::int64_t n, std::int32_t* group_of) {
+        if (apply_.selection.segments.given()) return find_in_segments(offset, row, n, group_of);
         const std::int64_t label_step = rows_.stride[op_labels], mask_step = rows_.stride[op_where];
         const unsigned char* const is_member = mask_ == nullptr ? nullptr : mask_ + at(offset, op_where, row);
         return with_labels(elements_of(apply_.selection.labels), [&](const auto* labels) {
@@ -138,6 +150,26 @@ class SelectedWriter {
         });
     }
 
+    std::int64_t find_in_segments(const std::int64_t* offset, std::int64_t row, std::int64_t n,
+                                  std::int32_t* group_of) {
+        for (std::int64_t i = 0; i < n;) {
+            const std::int64_t group = group_of_row(offset, row + i);
+            if (group < 0) return i;
+            const std::int64_t end = i + run_of(offset, row + i, n - i);
+            for (; i < end; ++i) group_of[i] = static_cast<std::int32_t>(group);
+        }
+        return n;
+    }
+
+    std::int64_t group_of_row(const std::int64_t* offset, std::int64_t row) {
+        return group_at(at(offset, op_labels, row), at(offset, op_where, row));
+    }
+    /// How many of n rows are in the group of the first, as far as that is known without looking at each.
+    std::int64_t run_of(const std::int64_t* offset, std::int64_t row, std::int64_t n) const {
+        if (mask_ != nullptr && rows_.stride[op_where] != 0) return 1;
+        return group_of_.run(at(offset, op_labels, row), rows_.stride[op_labels], n);
+    }
+
     /// Elements that are each in or out, or of a group: short rows that follow each other share a tile.
     void run_elements(const std::int64_t* offset) {
         const bool follows = (rows_.n == 1 || rows_.stride[op_x] == inner_.n * inner_.stride[op_x]) &&
@@ -150,13 +182,12 @@ class SelectedWriter {
     /// Rows of one group each: as many at a time as follow each other.
     void run_rows(const std::int64_t* offset) {
         for (std::int64_t row = 0; row < rows_.n;) {
-            const auto group_of_row = [&](std::int64_t index) {
-                return group_at(at(offset, op_labels, index), at(offset, op_where, index));
-            };
-            const std::int64_t group = group_of_row(row);
-            std::int64_t end = row + 1;
-            while (end < rows_.n && group_of_row(end) == group) ++end;
-            if (group >= 0 && direct_) {
+            const std::int64_t group = group_of_row(offset, row);
+            std::int64_t end = row + (group >= 0 ? run_of(offset, row, rows_.n - row) : 1);
+            while (end < rows_.n && group_of_row(offset, end) == group) ++end;
+            if (group >= 0 && (end - row) * inner_.n >= long_run()) {
+                run_joined(offset, row, end - row, group);
+            } else if (group >= 0 && direct_) {
                 run_kernel(offset, row, end - row, group, nullptr);
             } else if (group >= 0 || apply_.excluded != Excluded::keep) {
                 for (std::int64_t index = row; index < end; ++index) {
@@ -169,6 +200,21 @@ class SelectedWriter {
             }
             row = end;
         }
+    }
+
+    /// Rows of one group as the apply pass of a call without a selection takes them: rows of few elements are joined.
+    void run_joined(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t group) {
+        Nest run;
+        run.depth = 2;
+        run.loops[0] = rows_;
+        run.loops[0].n = rows;
+        run.loops[1] = inner_;
+        for (int operand = 0; operand < operand_count; ++operand)
+            run.offset[operand] = at(offset, static_cast<Operand>(operand), row);
+        const std::int64_t first = group * apply_.group_step;
+        apply_piece(
+            kernels_, operands_, run,
+            Coefficients<C>{coefficients_.mean + first, coefficients_.mean_lo + first, coefficients_.rstd + first});
     }
 
     AffineArgs<A> arguments(const std::int64_t* offset, std::int64_t row, std::int64_t first) const {

@@ -54,7 +54,8 @@ class Statistics {
         for_each_piece(count, threads, [&](int worker, std::int64_t index) {
             run_job(workers[static_cast<std::size_t>(worker)], jobs_[static_cast<std::size_t>(index)], sink);
         });
-        for (const Split& split : splits_) merge_chunks(split, sink);
+        for_each_piece(std::ssize(splits_), threads,
+                       [&](int, std::int64_t index) { merge_chunks(splits_[static_cast<std::size_t>(index)], sink); });
         if (!cells_.empty()) sink(0, members_.groups(), cells_.data(), weighted() ? squares_.data() : nullptr);
     }
 

@@ -45,22 +45,6 @@ std::int64_t room_for(std::int64_t size) {
     return std::clamp<std::int64_t>(partial_bytes / std::max<std::int64_t>(1, bytes), 1, max_groups);
 }
 
-/// The rows of some segments.
-void restrict_to_segments(Nest& nest, const Segments& segments, const GroupRange& range) {
-    std::int64_t start = segments.start(range.first), stop = segments.stop(range.last - 1);
-    for (int i = 0; i < nest.depth; ++i) {
-        const std::int64_t step = nest.loops[i].stride[op_labels];
-        if (step == 0) continue;
-        if (step < 0) {
-            const std::int64_t n = nest.loops[i].n, last = stop;
-            stop = n - start;
-            start = n - last;
-        }
-        restrict_loop(nest, i, start, stop - start);
-        return;
-    }
-}
-
 /// Adds a pass for one target alone.
 void add_pass(SelectedPartition& partition, const SelectedPass& of, int target) {
     SelectedPass& pass = partition.passes[partition.pass_count++];
@@ -78,7 +62,10 @@ SelectedPiece SelectedPass::piece(const Nest& nest, const Selection& selection, 
         return piece;
     }
     SelectedPiece piece{nest, {groups * index / pieces, groups * (index + 1) / pieces}};
-    if (selection.segments.given()) restrict_to_segments(piece.nest, Segments(selection.segments), piece.range);
+    if (selection.segments.given()) {
+        const Segments segments(selection.segments);
+        restrict_rows(piece.nest, segments.start(piece.range.first), segments.stop(piece.range.last - 1));
+    }
     return piece;
 }
 

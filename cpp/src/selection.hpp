@@ -16,8 +16,10 @@ inline bool takes_selection(const Selection& selection, const MomentsView& out) 
     return selection.any() || out.weight2.given();
 }
 
-/// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span.
-void check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced);
+/// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span. Whether many
+/// labels along one axis were seen to rise on the way.
+bool check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
+                     int num_threads = 1);
 
 /// An output shares no memory with any view of a selection.
 void check_selection_apart(const char* caller, const char* what, const TensorView& out, const Selection& selection);
@@ -75,11 +77,16 @@ class Segments {
     std::int64_t count() const noexcept { return count_; }
     std::int64_t start(std::int64_t segment) const noexcept { return label_at(elements_, segment * step_); }
     std::int64_t stop(std::int64_t segment) const noexcept { return label_at(elements_, segment * step_ + to_stop_); }
+    /// From where the first begins to where the last ends.
+    std::int64_t rows() const noexcept { return count_ > 0 ? stop(count_ - 1) - start(0) : 0; }
 
   private:
     Elements elements_;
     std::int64_t count_ = 0, step_ = 0, to_stop_ = 0;
 };
+
+/// Restricts a nest to the elements that op_labels numbers from `start` to `stop`.
+void restrict_rows(Nest& nest, std::int64_t start, std::int64_t stop) noexcept;
 
 /// The group of an element by its offset in the operand op_labels; -1 for none. Neighbours ask for the same segment or
 /// the next, which is remembered: one for each thread.
@@ -94,6 +101,9 @@ class GroupLookup {
         if (labels_.given()) return label_at(labels_, offset);
         return segments_.count() > 0 ? segment_of(offset) : otherwise_;
     }
+
+    /// How many of n elements, `step` apart, are known to be in the group that the first was just found to be in.
+    std::int64_t run(std::int64_t offset, std::int64_t step, std::int64_t n) const noexcept;
 
   private:
     std::int64_t segment_of(std::int64_t row) noexcept;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -29,29 +30,42 @@ struct Labelled {
     friend void PrintTo(const Labelled& self, std::ostream* out) { *out << self.name; }
 };
 
-/// Beside the few labels of test_selection.cpp: sums of more than 2 MB, of 320 bytes a group and 16 columns of
-/// float32, are those of buckets.
+/// Beside the few labels of test_selection.cpp: sums of more than 4 MB, of 320 bytes a group and 16 columns of
+/// float32, are those of buckets, and those of an L2 fetched ahead.
 const std::vector<Labelled>& labelled() {
     static const std::vector<Labelled> result = {
-        {.name = "few_rows", .rows = 60, .columns = 16, .groups = 7000},
+        {.name = "few_rows", .rows = 60, .columns = 16, .groups = 14'000},
         {.name = "few_rows_without_buckets", .rows = 100, .columns = 16, .groups = 2000},
-        {.name = "many", .rows = 9000, .columns = 16, .groups = 7000},
-        {.name = "many_and_a_mask", .rows = 9000, .columns = 16, .groups = 7000, .mask = true, .wide_labels = false},
-        {.name = "one_column", .rows = 9000, .columns = 1, .groups = 7000, .wide_labels = false},
-        {.name = "ragged", .rows = 5000, .columns = 5, .groups = 7001},
-        {.name = "ragged_17", .rows = 5000, .columns = 17, .groups = 4001, .mask = true},
+        {.name = "many", .rows = 9000, .columns = 16, .groups = 14'000},
+        {.name = "many_and_a_mask", .rows = 9000, .columns = 16, .groups = 14'000, .mask = true, .wide_labels = false},
+        {.name = "one_column", .rows = 9000, .columns = 1, .groups = 14'000, .wide_labels = false},
+        {.name = "ragged", .rows = 5000, .columns = 5, .groups = 14'001},
+        {.name = "ragged_17", .rows = 5000, .columns = 17, .groups = 8001, .mask = true},
         {.name = "rows_of_a_call", .rows = 700, .columns = 300, .groups = 400},
         {.name = "rows_that_are_compacted", .rows = 60, .columns = 3000, .groups = 20},
-        {.name = "falling", .rows = 7000, .columns = 16, .groups = 7000, .order = Order::falling},
-        {.name = "ends", .rows = 7000, .columns = 16, .groups = 7000, .order = Order::ends},
-        {.name = "one_group_of_many_blocks", .rows = 140'000, .columns = 1, .groups = 7000, .order = Order::one_group},
+        {.name = "falling", .rows = 7000, .columns = 16, .groups = 14'000, .order = Order::falling},
+        {.name = "ends", .rows = 7000, .columns = 16, .groups = 14'000, .order = Order::ends},
+        {.name = "one_group_of_many_blocks",
+         .rows = 140'000,
+         .columns = 1,
+         .groups = 14'000,
+         .order = Order::one_group},
+        {.name = "beyond_L2", .rows = 9000, .columns = 16, .groups = 6000},
+        {.name = "beyond_L2_and_a_mask",
+         .rows = 9000,
+         .columns = 16,
+         .groups = 6000,
+         .mask = true,
+         .wide_labels = false},
+        {.name = "beyond_L2_of_one_column", .rows = 9000, .columns = 1, .groups = 6000},
+        {.name = "beyond_L2_in_parts", .rows = 460'000, .columns = 1, .groups = 7000},
         {.name = "few", .rows = 5000, .columns = 16, .groups = 40},
         {.name = "parts", .rows = 30'000, .columns = 16, .groups = 100},
         {.name = "rising", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::rising},
         {.name = "rising_narrow",
          .rows = 40'000,
          .columns = 5,
-         .groups = 7000,
+         .groups = 14'000,
          .order = Order::rising,
          .wide_labels = false},
         {.name = "torn", .rows = 70'001, .columns = 3, .groups = 300, .order = Order::torn},
@@ -205,6 +219,36 @@ TEST_P(LabelledRows, AreSpoiledByTheirOwn) {
 
 INSTANTIATE_TEST_SUITE_P(, LabelledRows, testing::ValuesIn(labelled()),
                          [](const auto& info) { return std::string(info.param.name); });
+
+/// One label of many is too large: among those that rise, which are looked at but once, and among others.
+TEST(ManyLabels, AreAllBelowTheNumberOfGroups) {
+    const std::int64_t n = 100'000, groups = 50;
+    const std::vector<float> x(static_cast<std::size_t>(n), 1.0F);
+    for (const bool rising : {true, false}) {
+        for (const std::int64_t place : {std::int64_t{0}, n / 2, n - 2, n - 1}) {
+            std::vector<std::int64_t> labels;
+            for (std::int64_t i = 0; i < n; ++i) labels.push_back(rising ? i * groups / n : i * 7 % groups);
+            std::vector<double> count = numbers(groups, -7);
+            for (const int threads : {1, 3}) {
+                const auto run = [&] {
+                    moments(view(x.data(), {n}), {{0}, {.labels = view(labels.data(), {n}), .num_groups = groups}},
+                            {.count = view(count.data(), {groups})}, {.num_threads = threads});
+                };
+                at(labels, place) = groups;
+                try {
+                    run();
+                    ADD_FAILURE() << "label " << place << " has passed";
+                } catch (const std::invalid_argument& error) {
+                    EXPECT_STREQ(error.what(), "moments: expected labels below num_groups=50, got 50");
+                }
+                EXPECT_EQ(count, numbers(groups, -7));
+                at(labels, place) = groups - 1;
+                run();
+                count = numbers(groups, -7);
+            }
+        }
+    }
+}
 
 }  // namespace
 }  // namespace anynorm::test

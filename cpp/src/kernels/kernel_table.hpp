@@ -128,6 +128,7 @@ struct GroupedSumsArgs {
     bool center;           ///< false: shifts of 0
     std::int32_t* counts;  ///< rows in the block of each group
     std::byte* blocks;     ///< block_bytes() a group, at a line of the cache
+    std::int64_t groups;   ///< those that there are counts and blocks of
 };
 
 /// What became of them: rows were added up to one that has filled the block of its group, or all of them.
