@@ -95,7 +95,7 @@ class Registry {
             add_gradient_sums("gradient_sums_row", kernels_.gradient_sums_row, size, false);
             add_gradient_input("gradient_input", size, false);
             add_gradient_input("gradient_input_statistics", size, true);
-            add_gradient_beside("gradient_sums_beside", size);
+            add_gradient_beside(size);
             add_gradient_rows("gradient_rows", size);
         }
         for (const Size& size : column_sizes) {
@@ -198,14 +198,20 @@ class Registry {
             [=] { kernel(args); });
     }
 
-    /// Sums of some rows while results of others of the same size are written.
-    void add_gradient_beside(const char* name, const Size& size) const {
+    /// Sums of some rows while results of others of the same size are written; or results alone.
+    void add_gradient_beside(const Size& size) const {
         const GradientSumsArgs<X> args = gradient_sums_args(size, false);
         const GradientInputQueue<X> results{gradient_input_args(size, false)};
-        add(name, size.name(), 2 * size.elements(), 5 * size.elements() * sizeof(X) + 2 * size.rows * sizeof(double),
+        const std::size_t row_bytes = size.elements() * sizeof(X);
+        add("gradient_sums_beside", size.name(), 2 * size.elements(), 5 * row_bytes + 2 * size.rows * sizeof(double),
             [=, kernel = kernels_.gradient_sums_beside] {
                 GradientInputQueue<X> queue = results;
                 kernel(args, queue);
+            });
+        add("gradient_input_left", size.name(), size.elements(), 3 * row_bytes + 4 * size.rows * sizeof(C),
+            [=, kernel = kernels_.gradient_input_left] {
+                GradientInputQueue<X> queue = results;
+                kernel(queue);
             });
     }
 
