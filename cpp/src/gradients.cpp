@@ -98,7 +98,7 @@ class GradientRun {
         }
 
         Carver carver;
-        Sets sets, others;
+        Sets sets, others{};
         ReduceScratch reduce;
         Sums joint;
     };

@@ -143,6 +143,7 @@ class Tiles {
     /// iterations, and of whole packs if it can be. What repeats is then packed once, and summed down columns, for all
     /// rows.
     bool cut_into_rows(Loop& next, std::int64_t fewest) {
+        if (inner_.total == 0) return false;
         const std::int64_t packs = std::lcm(inner_.total, pack_of_kernels);
         const std::int64_t unit = packs <= tile ? packs : inner_.total;
         const std::int64_t periods = std::max<std::int64_t>(1, row_length / unit) * unit / inner_.total;
