@@ -143,10 +143,9 @@ class Tiles {
     /// iterations, and of whole packs if it can be. What repeats is then packed once, and summed down columns, for all
     /// rows.
     bool cut_into_rows(Loop& next, std::int64_t fewest) {
-        if (inner_.total == 0) return false;
-        const std::int64_t packs = std::lcm(inner_.total, pack_of_kernels);
-        const std::int64_t unit = packs <= tile ? packs : inner_.total;
-        const std::int64_t periods = std::max<std::int64_t>(1, row_length / unit) * unit / inner_.total;
+        const std::int64_t of_packs = pack_of_kernels / std::gcd(inner_.total, pack_of_kernels);
+        const std::int64_t at_once = of_packs * inner_.total <= tile ? of_packs : 1;
+        const std::int64_t periods = std::max<std::int64_t>(1, row_length / (at_once * inner_.total)) * at_once;
         if (periods < 2 || next.n < std::max(periods * fewest, periods + 1)) return false;
         rows_ = next;
         rows_.n = next.n / periods;
