@@ -202,13 +202,13 @@ class Registry {
     void add_gradient_beside(const Size& size) const {
         const GradientSumsArgs<X> args = gradient_sums_args(size, false);
         const GradientInputQueue<X> results{gradient_input_args(size, false)};
-        const std::size_t row_bytes = size.elements() * sizeof(X);
-        add("gradient_sums_beside", size.name(), 2 * size.elements(), 5 * row_bytes + 2 * size.rows * sizeof(double),
+        const std::size_t bytes = size.elements() * sizeof(X);
+        add("gradient_sums_beside", size.name(), 2 * size.elements(), 5 * bytes + 2 * size.rows * sizeof(double),
             [=, kernel = kernels_.gradient_sums_beside] {
                 GradientInputQueue<X> queue = results;
                 kernel(args, queue);
             });
-        add("gradient_input_left", size.name(), size.elements(), 3 * row_bytes + 4 * size.rows * sizeof(C),
+        add("gradient_input_left", size.name(), size.elements(), 3 * bytes + 4 * size.rows * sizeof(C),
             [=, kernel = kernels_.gradient_input_left] {
                 GradientInputQueue<X> queue = results;
                 kernel(queue);

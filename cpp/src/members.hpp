@@ -17,8 +17,7 @@ inline constexpr std::int64_t labels_of_thread = 32 * 1024;
 bool never_fall(const Elements& labels, std::int64_t offset, std::int64_t step, std::int64_t n, int threads);
 
 /// Whether the labels of a nest with one selected loop and no mask never fall: its groups are segments then. Most other
-/// labels fall early.
-/// `seen`: what check_selection() says of them, in their own order.
+/// labels fall early. `seen`: what check_selection() says of them, in their own order.
 bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool seen);
 
 /// A *position* is an index of all selected loops of a nest, counted in its order. A *family* is an index of the loops
