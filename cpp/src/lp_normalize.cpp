@@ -81,34 +81,24 @@ void run_engine(Plan& plan, const LpCall& call, kernels::KernelTable table) {
     run_plan(plan, engine, table);
 }
 
-template <LpNorm p, bool with_gradient>
 void run_loops(const Plan& plan, const LpCall& call, const kernels::KernelTable& table) {
     const auto any = [&](DType dtype) {
         return call.x.dtype == dtype || call.result.dtype == dtype || call.grad_output.dtype == dtype;
     };
-    const bool alike = call.result.dtype == call.x.dtype && (!with_gradient || call.grad_output.dtype == call.x.dtype);
-    if (any(DType::f64)) return LpRun<p, with_gradient, double>(plan, call, table).run();
-    if (!alike || call.where.given()) return LpRun<p, with_gradient, float>(plan, call, table).run();
-    with_type(call.x, [&]<class X>(X*) { LpRun<p, with_gradient, X>(plan, call, table).run(); });
+    const bool alike =
+        call.result.dtype == call.x.dtype && (!call.with_gradient() || call.grad_output.dtype == call.x.dtype);
+    if (any(DType::f64)) return LpRun<double>(plan, call, table).run();
+    if (!alike || call.where.given()) return LpRun<float>(plan, call, table).run();
+    with_type(call.x, [&]<class X>(X*) { LpRun<X>(plan, call, table).run(); });
 }
 
-template <bool with_gradient>
-void run(Plan& plan, const LpCall& call, LpNorm p, const kernels::KernelTable& table) {
-    switch (p) {
-        case LpNorm::one:
-            return run_loops<LpNorm::one, with_gradient>(plan, call, table);
-        case LpNorm::max:
-            return run_loops<LpNorm::max, with_gradient>(plan, call, table);
-        case LpNorm::two:
-            if (with_gradient || call.where.given() || has_short_rows(plan.nest)) {
-                return run_loops<LpNorm::two, with_gradient>(plan, call, table);
-            }
-            return run_engine(plan, call, table);
-    }
+void run(Plan& plan, const LpCall& call, const kernels::KernelTable& table) {
+    const bool is_plain = call.p == LpNorm::two && !call.with_gradient() && !call.where.given();
+    if (is_plain && !has_short_rows(plan.nest)) return run_engine(plan, call, table);
+    run_loops(plan, call, table);
 }
 
-/// Lays out, plans and runs a call that has been checked.
-template <bool with_gradient>
+/// Lays out, plans and runs a call that has been checked; one without grad_output is forward.
 void lay_out(const TensorView& x, const TensorView& grad_output, const TensorView& result, AxisSet reduced, LpNorm p,
              const LpNormalizeOptions& options) {
     const kernels::KernelTable& table = active_kernels();
@@ -116,7 +106,7 @@ void lay_out(const TensorView& x, const TensorView& grad_output, const TensorVie
     OperandStrides strides;
     strides.set(op_x, own_strides(x));
     strides.set(op_y, own_strides(result));
-    if (with_gradient) strides.set(op_grad_output, own_strides(grad_output));
+    if (grad_output.given()) strides.set(op_grad_output, own_strides(grad_output));
     if (options.where.given()) strides.set(op_where, broadcast_strides(options.where, x));
     PlanRequest request;
     request.element_bytes = static_cast<std::int64_t>(std::max(size_of(x.dtype), size_of(result.dtype)));
@@ -124,10 +114,10 @@ void lay_out(const TensorView& x, const TensorView& grad_output, const TensorVie
     request.threads = threads.count();
     Plan plan = make_plan(make_nest(x, reduced, strides), request);
     threads.keep(plan.threads);
-    run<with_gradient>(plan,
-                       {elements_of(x), elements_of(grad_output), elements_of(result), elements_of(options.where),
-                        options.excluded, options.eps},
-                       p, table);
+    run(plan,
+        {elements_of(x), elements_of(grad_output), elements_of(result), elements_of(options.where), p, options.excluded,
+         options.eps},
+        table);
 }
 
 }  // namespace
@@ -140,7 +130,7 @@ void lp_normalize(const TensorView& x, const TensorView& y, const Axes& axes, co
     check_result(caller, "output", y, x);
     check_same_or_apart(caller, "output", y, "x (or the same array)", x);
     check_where(caller, options, x, reduced, "output", y);
-    lay_out<false>(x, {}, y, reduced, p, options);
+    lay_out(x, {}, y, reduced, p, options);
 }
 
 void lp_normalize_backward(const TensorView& grad_output, const TensorView& x, const TensorView& grad_input,
@@ -155,7 +145,7 @@ void lp_normalize_backward(const TensorView& grad_output, const TensorView& x, c
     check_same_or_apart(caller, "grad_input", grad_input, "x", x);
     check_same_or_apart(caller, "grad_input", grad_input, "grad_output", grad_output);
     check_where(caller, options, x, reduced, "grad_input", grad_input);
-    lay_out<true>(x, grad_output, grad_input, reduced, p, options);
+    lay_out(x, grad_output, grad_input, reduced, p, options);
 }
 
 }  // namespace anynorm::inline ANYNORM_ABI

@@ -23,8 +23,11 @@ namespace anynorm::detail {
 /// mask as op_where.
 struct LpCall {
     Elements x, grad_output, result, where;
+    LpNorm p;
     Excluded excluded;
     double eps;
+
+    bool with_gradient() const { return grad_output.given(); }
 };
 
 /// The elements of one set in chunks of about 8 K: work enough for a task, short enough for columns that are added up
@@ -58,7 +61,7 @@ class Chunks {
 /// A is the type of all operands, or that in which others pass through L1: float, or double if one of them is. Halves
 /// are promoted by the kernels, whose bits are those of the conversion one by one. With a mask everything passes
 /// through L1, where 0 takes the place of what it excludes.
-template <LpNorm p, bool with_gradient, class A>
+template <class A>
 class LpRun {
   public:
     using C = kernels::Compute<A>;
@@ -68,8 +71,9 @@ class LpRun {
           call_(call),
           table_(table),
           kernels_(kernels_for<A>(table)),
-          summed_(
-              operand_set(op_x, op_cell, with_gradient ? op_grad_output : op_x, call.where.given() ? op_where : op_x)),
+          loops_(lp_loops<C>(call.p, call.with_gradient())),
+          summed_(operand_set(op_x, op_cell, call.with_gradient() ? op_grad_output : op_x,
+                              call.where.given() ? op_where : op_x)),
           sums_nest_(coalesce(plan.nest, summed_)),
           chunks_(sums_nest_),
           columns_(sums_nest_.depth > 0 && !sums_nest_.loops[sums_nest_.depth - 1].reduced) {}
@@ -101,9 +105,9 @@ class LpRun {
             for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
                 chunk_sums.clear(count);
                 add_sums(chunks_.of(piece, chunk), chunk_sums);
-                merge_sums<p, with_gradient>(sums, chunk_sums, count);
+                loops_.merge(sums, chunk_sums, count);
             }
-            write(piece, make_factors<p>(sums, count, call_.eps));
+            write(piece, loops_.factors(sums, count, call_.eps));
         });
     }
 
@@ -130,9 +134,9 @@ class LpRun {
             add_sums(chunks_.of(piece_of(sums_nest_, cut, index % cut.pieces), chunk), sums.at(chunk * sets));
         });
         for (std::int64_t chunk = 1; chunk < chunks_.count(); ++chunk) {
-            merge_sums<p, with_gradient>(sums, sums.at(chunk * sets), sets);
+            loops_.merge(sums, sums.at(chunk * sets), sets);
         }
-        const LpFactors factors = make_factors<p>(sums, sets, call_.eps);
+        const LpFactors factors = loops_.factors(sums, sets, call_.eps);
         for_each_piece(plan_.elements.pieces, plan_.threads,
                        [&](int, std::int64_t index) { write(piece_of(plan_.nest, plan_.elements, index), factors); });
     }
@@ -141,9 +145,7 @@ class LpRun {
     /// said by x and not by the piece: the last strip of some columns may be a single one.
     void add_sums(const Nest& piece, const LpSums& sums) const {
         const auto add = [&](bool neighbours) {
-            const auto kernel = neighbours ? &add_columns<p, with_gradient, 1, C>
-                                : columns_ ? &add_columns<p, with_gradient, 0, C>
-                                           : &add_row<p, with_gradient, C>;
+            const auto kernel = neighbours ? loops_.add_columns : columns_ ? loops_.add_column : loops_.add_row;
             return [kernel, &sums](const C* x, const C* grad_output, C*, std::int64_t n, std::int64_t set) {
                 kernel(x, grad_output, n, sums.at(set));
             };
@@ -154,15 +156,14 @@ class LpRun {
         }
         Tiles<A> tiles(piece, summed_);
         tiles.add_input(call_.x, op_x);
-        if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
+        if (call_.with_gradient()) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_target(op_cell);
         for_each_row(tiles, add(tiles.varies(op_cell)));
     }
 
     void write(const Nest& piece, const LpFactors& factors) const {
         const auto write = [&](bool neighbours) {
-            const auto kernel =
-                neighbours ? &write_row<p, with_gradient, true, C> : &write_row<p, with_gradient, false, C>;
+            const auto kernel = neighbours ? loops_.write_columns : loops_.write_row;
             return [kernel, factors](const C* x, const C* grad_output, C* result, std::int64_t n, std::int64_t set) {
                 kernel(x, grad_output, result, n, {factors.scale + set, factors.slope + set, factors.peak + set});
             };
@@ -173,7 +174,7 @@ class LpRun {
         }
         Tiles<A> tiles(piece, summed_ | operand_set(op_y));
         tiles.add_input(call_.x, op_x);
-        if (with_gradient) tiles.add_input(call_.grad_output, op_grad_output);
+        if (call_.with_gradient()) tiles.add_input(call_.grad_output, op_grad_output);
         tiles.set_output(call_.result, op_y);
         tiles.set_target(op_cell);
         for_each_row(tiles, write(tiles.varies(op_cell)));
@@ -196,8 +197,9 @@ class LpRun {
     void for_each_masked_row(const MaskedRows& rows, bool writes, const Body& body) const {
         const Loop& inner = rows.inner;
         const auto* const mask = static_cast<const unsigned char*>(call_.where.data);
+        const bool with_gradient = call_.with_gradient();
         const Elements& input = with_gradient ? call_.grad_output : call_.x;
-        constexpr Operand op_of_input = with_gradient ? op_grad_output : op_x;
+        const Operand op_of_input = with_gradient ? op_grad_output : op_x;
         alignas(64) C x[sum_block], grad_output[sum_block], result[sum_block];
         bool used[sum_block];
         walk(rows.nest, rows.outside, [&](const std::int64_t* offset) {
@@ -212,8 +214,9 @@ class LpRun {
                 for (std::int64_t i = 0; i < n; ++i) {
                     used[i] = mask[at(op_where) + i * inner.stride[op_where]] != 0;
                     x[i] = pick(used[i], x[i], C(0));
-                    if constexpr (with_gradient) grad_output[i] = pick(used[i], grad_output[i], C(0));
                 }
+                for (std::int64_t i = 0; with_gradient && i < n; ++i)
+                    grad_output[i] = pick(used[i], grad_output[i], C(0));
                 body(x, grad_output, result, n, at(op_cell));
                 if (!writes) continue;
                 if (call_.excluded == Excluded::input) read(x, input, op_of_input);
@@ -242,7 +245,7 @@ class LpRun {
         tiles.for_each([&](const Tile<A>& tile) {
             for (std::int64_t row = 0; row < tile.rows; ++row) {
                 const A* const x = tile.input[0] + row * tile.input_row[0];
-                const A* const grad_output = with_gradient ? tile.input[1] + row * tile.input_row[1] : nullptr;
+                const A* const grad_output = call_.with_gradient() ? tile.input[1] + row * tile.input_row[1] : nullptr;
                 A* const result = tile.output == nullptr ? nullptr : tile.output + row * tile.output_row;
                 const std::int64_t set = tile.target + row * tile.target_row + step * tile.first;
                 if constexpr (std::is_same_v<A, C>) {
@@ -262,7 +265,7 @@ class LpRun {
         for (std::int64_t first = 0; first < n; first += sum_block) {
             const std::int64_t count = std::min(sum_block, n - first);
             kernels_.promote(wide_x, x + first, count);
-            if (with_gradient) kernels_.promote(wide_grad_output, grad_output + first, count);
+            if (grad_output != nullptr) kernels_.promote(wide_grad_output, grad_output + first, count);
             body(wide_x, wide_grad_output, wide_result, count, set + step * first);
             if (result != nullptr) kernels_.demote(result + first, wide_result, count);
         }
@@ -272,6 +275,7 @@ class LpRun {
     const LpCall& call_;
     const kernels::KernelTable& table_;
     const kernels::Kernels<A>& kernels_;
+    const LpLoops<C> loops_;
     OperandSet summed_;
     Nest sums_nest_;  ///< of what is summed alone: the layout of the result does not show in the bits of norms
     Chunks chunks_;

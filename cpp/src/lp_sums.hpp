@@ -183,4 +183,41 @@ void write_row(const A* x, const A* grad_output, A* result, std::int64_t n, cons
     }
 }
 
+/// The loops of one norm, forward or backward. Everything around them is compiled once for all: as templates of p it
+/// took half a minute.
+template <class C>
+struct LpLoops {
+    using Add = void (*)(const C* x, const C* grad_output, std::int64_t n, const LpSums& sums);
+    using Write = void (*)(const C* x, const C* grad_output, C* result, std::int64_t n, const LpFactors& factors);
+
+    Add add_row, add_column, add_columns;  ///< elements of one set; those of one in their order; of neighbouring sets
+    void (*merge)(const LpSums& into, const LpSums& from, std::int64_t count);
+    LpFactors (*factors)(const LpSums& sums, std::int64_t count, double eps);
+    Write write_row, write_columns;  ///< elements of one set; of neighbouring sets
+};
+
+template <LpNorm p, bool with_gradient, class C>
+constexpr LpLoops<C> make_lp_loops() {
+    return {add_row<p, with_gradient, C>,
+            add_columns<p, with_gradient, 0, C>,
+            add_columns<p, with_gradient, 1, C>,
+            merge_sums<p, with_gradient>,
+            make_factors<p>,
+            write_row<p, with_gradient, false, C>,
+            write_row<p, with_gradient, true, C>};
+}
+
+template <class C>
+LpLoops<C> lp_loops(LpNorm p, bool with_gradient) {
+    switch (p) {
+        case LpNorm::one:
+            return with_gradient ? make_lp_loops<LpNorm::one, true, C>() : make_lp_loops<LpNorm::one, false, C>();
+        case LpNorm::two:
+            return with_gradient ? make_lp_loops<LpNorm::two, true, C>() : make_lp_loops<LpNorm::two, false, C>();
+        case LpNorm::max:
+            break;
+    }
+    return with_gradient ? make_lp_loops<LpNorm::max, true, C>() : make_lp_loops<LpNorm::max, false, C>();
+}
+
 }  // namespace anynorm::detail

@@ -104,7 +104,7 @@ TEST(Fusion, EightBitsOfLayoutsAndNorms) {
 }
 
 TEST(Fusion, QuantizeHasTheSameBitsForAnyThreads) {
-    const Shape large = {7, 900, 130};
+    const Shape large = {7, 300, 100};
     for (const Layout& layout : layouts()) {
         Tensor<float> y = sample(3, layout, large);
         Tensor<std::int8_t> one(large), three(large, layout);

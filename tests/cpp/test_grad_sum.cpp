@@ -223,7 +223,7 @@ TEST(GradSum, IsAddedToWhatASelectionWrites) {
 }
 
 /// Contiguous float32: the bits of an addition in another pass, for any number of threads, and in place.
-TEST(GradSum, HasTheBitsOfAnotherPass) {
+TEST(SlowGradSum, HasTheBitsOfAnotherPass) {
     struct Kind {
         Shape shape;
         Axes axes;

@@ -35,9 +35,9 @@ const Kind kinds[] = {
     {"none", {3, 4, 5}, {}, {0, 2}},
     {"long_rows", {3, 4100}, {1}, {0, 1}},
     {"long_columns", {1030, 3}, {0}, {0}},
-    {"split_row", {200003}, {0}, {0}},
-    {"split_columns", {20011, 7}, {0}, {0, 1}},
-    {"planes", {3, 2, 190, 170}, {0, 2, 3}, {0, 2}},
+    {"long_split_row", {70003}, {0}, {0}},
+    {"long_split_columns", {10011, 7}, {0}, {0, 1}},
+    {"long_planes", {3, 2, 110, 105}, {0, 2, 3}, {0, 2}},
 };
 
 class LpMasked : public testing::TestWithParam<Kind> {};
@@ -113,7 +113,7 @@ TEST_P(LpMasked, IsTheDefinitionOfWhatIsSeen) {
         for (const DTypes& types : all_dtypes) {
             for (const Excluded excluded : {Excluded::zero, Excluded::input, Excluded::keep}) {
                 const std::size_t number = turn++;
-                if (large && number % 4 != 0) continue;
+                if (large && number % 7 != 0) continue;
                 const double tolerance = types.result == DType::f16 ? 1e-3 : types.result == DType::f32 ? 6e-7 : 1e-13;
                 Masked forward(kind, types, at(layouts(), number % layouts().size()), {});
                 LpNormalizeOptions options{.p = p, .eps = 2.5, .where = forward.where.view(), .excluded = excluded};

@@ -35,22 +35,22 @@ std::vector<std::int64_t> each_of(std::int64_t length, std::int64_t rows) {
 const std::vector<Segmented>& segmented() {
     static const std::vector<Segmented> result = {
         {"packs", 4000, 16, each_of(700, 4000)},
-        {"packs_of_several_chunks", 7000, 16, each_of(2500, 7000)},
-        {"packs_beyond_the_cache", 9000, 16, {0, 100, 100, 8000, 8500, 8500}},
+        {"long_of_several_chunks", 7000, 16, each_of(2500, 7000)},
+        {"long_beyond_the_cache", 9000, 16, {0, 100, 100, 8000, 8500, 8500}},
         {"packs_in_short_segments", 4000, 16, each_of(7, 4000)},
-        {"packs_past_the_caches", 70'000, 16, each_of(900, 70'000)},
-        {"short_past_the_caches", 70'000, 16, each_of(90, 70'000)},
+        {"long_past_the_caches", 70'000, 16, each_of(900, 70'000)},
+        {"long_in_short_segments", 70'000, 16, each_of(90, 70'000)},
         {"ragged", 4000, 5, each_of(300, 4000)},
         {"ragged_in_short_segments", 1000, 17, each_of(9, 1000)},
         {"of_any_length", 5000, 17, {1, 2, 2, 2, 5, 3000, 3000, 3070, 3071, 3072, 3072, 4999}},
         {"wide", 90, 700, each_of(12, 90)},
-        {"one_row", 1, 70'000, {0, 0, 0, 1, 1, 1}},
+        {"long_row", 1, 70'000, {0, 0, 0, 1, 1, 1}},
         {"one_column", 9000, 1, each_of(1500, 9000)},
         {"padded", 2000, 16, each_of(600, 2000), "padded"},
         {"strided", 2000, 5, each_of(600, 2000), "strided"},
-        {"fortran", 20'000, 4, each_of(1100, 20'000), "fortran"},
+        {"long_fortran", 20'000, 4, each_of(1100, 20'000), "fortran"},
         {"fortran_in_short_segments", 9000, 4, each_of(100, 9000), "fortran"},
-        {"backwards", 9000, 16, each_of(900, 9000), "reversed"},
+        {"long_backwards", 9000, 16, each_of(900, 9000), "reversed"},
         {"backwards_in_short_segments", 5000, 16, each_of(13, 5000), "reversed"},
         {"in_none", 100, 16, {40, 40}},
     };
@@ -110,6 +110,10 @@ class NormalizedSegments : public testing::TestWithParam<Segmented> {
 };
 
 TEST_P(NormalizedSegments, AreCallsOfTheirOwn) {
+    if (GetParam().rows * GetParam().columns > 1'000'000) {  // one kind of array: each is slow to look at
+        for (const int threads : {1, 3}) expect_calls<float, float>(Excluded::keep, false, threads);
+        return;
+    }
     for (const int threads : {1, 3}) {
         for (const Excluded excluded : {Excluded::zero, Excluded::input, Excluded::keep}) {
             expect_calls<float, float>(excluded, false, threads);
