@@ -208,12 +208,14 @@ inline Pack<double> PackAccumulate(const Pack<double>& sum, const Pack<double>& 
 }
 
 /// The sum of the 16 lanes as the tree ((l[i] + l[i+8]) + (l[i+4] + l[i+12])) + ..., which any width can form.
-inline double PackReduceSum(Pack<double> v) {
-    ANYNORM_UNROLL for (int width = Pack<double>::pieces / 2; width >= 1; width /= 2) {
-        ANYNORM_UNROLL for (int i = 0; i < width; ++i) v.piece[i] = v.piece[i] + v.piece[i + width];
+template <int pieces>
+inline double ReduceSum(D (&piece)[pieces]) {
+    ANYNORM_UNROLL for (int width = pieces / 2; width >= 1; width /= 2) {
+        ANYNORM_UNROLL for (int i = 0; i < width; ++i) piece[i] = piece[i] + piece[i + width];
     }
-    return ReduceSum(v.piece[0]);
+    return ReduceSum(piece[0]);
 }
+inline double PackReduceSum(Pack<double> v) { return ReduceSum(v.piece); }
 
 // ---- Arithmetic --------------------------------------------------------------------------------------------------
 
