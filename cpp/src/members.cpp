@@ -2,7 +2,7 @@
 #include "members.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <utility>
 
 #include "parallel.hpp"
 
@@ -21,51 +21,16 @@ Nest loops_that(const Nest& nest, const Fits& fits) {
 
 }  // namespace
 
-bool never_fall(const Elements& labels, std::int64_t offset, std::int64_t step, std::int64_t n, int threads) {
-    // Looked at in stretches without a branch, by signs, which compilers vectorize: 0.3 ms for a million labels, where
-    // comparisons of 64 bits, which SSE2 has not, take 2.5.
-    constexpr std::int64_t stretch = 1024;
-    return with_labels(labels, [&](const auto* p) {
-        p += offset;
-        const auto falls = [p](std::int64_t first, std::int64_t last, std::int64_t each) {
-            std::uint64_t signs = 0;
-            for (std::int64_t i = first; i < last; ++i) {
-                const auto label = static_cast<std::uint64_t>(static_cast<std::int64_t>(p[i * each]));
-                const auto before = static_cast<std::uint64_t>(static_cast<std::int64_t>(p[(i - 1) * each]));
-                // Those that exclude come first.
-                signs |= ~before & (label | (label - before));
-            }
-            return signs >> 63 != 0;
-        };
-        const auto rise = [&](std::int64_t first, std::int64_t last) {
-            for (; first < last; first += stretch) {
-                const std::int64_t end = std::min(last, first + stretch);
-                if (step == 1 ? falls(first, end, 1) : falls(first, end, step)) return false;
-            }
-            return true;
-        };
-        if (!rise(1, std::min(n, 1 + stretch))) return false;
-        std::atomic<bool> all{true};
-        const std::int64_t pieces = std::clamp<std::int64_t>(n / labels_of_thread, 1, threads);
-        for_each_piece(pieces, threads, [&](int, std::int64_t piece) {
-            const std::int64_t first = std::max<std::int64_t>(1, n * piece / pieces);
-            if (!rise(first, n * (piece + 1) / pieces)) all.store(false, std::memory_order_relaxed);
-        });
-        return all.load(std::memory_order_relaxed);
-    });
-}
-
-bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool seen) {
-    if (!selection.labels.given() || selection.where.given()) return false;
+RowRanges rising_positions(const Selection& selection, const Nest& nest, int threads) {
+    if (!selection.labels.given() || selection.where.given()) return {};
     const Nest space = loops_that(nest, is_selected);
-    if (space.depth != 1) return false;
+    if (space.depth != 1) return {};
     const Loop& loop = space.loops[0];
-    // Those that fall along a nest that runs backwards make segments too.
-    return seen ||
-           never_fall(elements_of(selection.labels), nest.offset[op_labels], loop.stride[op_labels], loop.n, threads);
+    return rising_rows(elements_of(selection.labels), nest.offset[op_labels], loop.stride[op_labels], loop.n,
+                       selection.num_groups, threads);
 }
 
-Members::Members(const Selection& selection, const Nest& nest, bool rise, int threads)
+Members::Members(const Selection& selection, const Nest& nest, RowRanges rising, int threads)
     : groups_(group_count(selection)),
       space_(loops_that(nest, is_selected)),
       family_loops_(loops_that(nest, is_family)),
@@ -76,8 +41,9 @@ Members::Members(const Selection& selection, const Nest& nest, bool rise, int th
     positions_ = space_.size();
     if (selection.segments.given() && !selection.where.given()) {
         find_ranges(selection);
-    } else if (rise) {
-        find_stretches(selection);
+    } else if (!rising.empty()) {
+        table_ = std::move(rising);
+        for (std::size_t i = 0; i < table_.size(); i += 2) table_[i + 1] -= table_[i];
     } else if (selection.splits()) {
         sort_labels(selection, threads);
     } else {
@@ -95,25 +61,6 @@ void Members::find_ranges(const Selection& selection) {
         table_[static_cast<std::size_t>(2 * group)] = backwards ? positions_ - stop : start;
         table_[static_cast<std::size_t>(2 * group + 1)] = stop - start;
     }
-}
-
-void Members::find_stretches(const Selection& selection) {
-    kind_ = Kind::ranges;
-    table_.assign(static_cast<std::size_t>(2 * groups_), 0);
-    const std::int64_t step = space_.loops[0].stride[op_labels];
-    constexpr std::int64_t leap = 64;
-    with_labels(elements_of(selection.labels), [&](const auto* labels) {
-        labels += space_.offset[op_labels];
-        for (std::int64_t position = 0; position < positions_;) {
-            const std::int64_t label = labels[position * step], first = position;
-            // Between two equal labels are none but equal ones.
-            while (position + leap < positions_ && labels[(position + leap) * step] == label) position += leap;
-            while (position < positions_ && labels[position * step] == label) ++position;
-            if (label < 0) continue;
-            table_[static_cast<std::size_t>(2 * label)] = first;
-            table_[static_cast<std::size_t>(2 * label + 1)] = position - first;
-        }
-    });
 }
 
 /// Calls body(position, offset of its label, offset of its mask) for a stretch of positions.

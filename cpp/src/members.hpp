@@ -10,15 +10,9 @@
 
 namespace anynorm::detail {
 
-/// Below so many labels a thread of their own gains nothing.
-inline constexpr std::int64_t labels_of_thread = 32 * 1024;
-
-/// Whether n labels from `offset` on, `step` apart, never fall but among those that exclude, which come first.
-bool never_fall(const Elements& labels, std::int64_t offset, std::int64_t step, std::int64_t n, int threads);
-
-/// Whether the labels of a nest with one selected loop and no mask never fall: its groups are segments then. Most other
-/// labels fall early. `seen`: what check_selection() says of them, in their own order.
-bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool seen);
+/// The positions of groups, where they are segments because the labels of a nest with one selected loop and no mask
+/// rise along it; empty where they do not.
+RowRanges rising_positions(const Selection& selection, const Nest& nest, int threads);
 
 /// A *position* is an index of all selected loops of a nest, counted in its order. A *family* is an index of the loops
 /// that are kept and have masks of their own; in each the groups have other members.
@@ -27,8 +21,8 @@ bool labels_rise(const Selection& selection, const Nest& nest, int threads, bool
 /// members in every 4096 positions, from where they are counted out again.
 class Members {
   public:
-    /// Throws std::bad_alloc; reads labels, segments and masks. `rise`: what labels_rise() says of them.
-    Members(const Selection& selection, const Nest& nest, bool rise, int threads);
+    /// Throws std::bad_alloc; reads labels, segments and masks. `rising`: the rising_positions().
+    Members(const Selection& selection, const Nest& nest, RowRanges rising, int threads);
 
     std::int64_t groups() const noexcept { return groups_; }
     std::int64_t families() const noexcept { return families_; }
@@ -57,7 +51,6 @@ class Members {
 
     bool is_member(std::int64_t where) const noexcept { return mask_ == nullptr || mask_[where] != 0; }
     void find_ranges(const Selection& selection);
-    void find_stretches(const Selection& selection);
     void count_ranks(int threads);
     void sort_labels(const Selection& selection, int threads);
     template <class Body>

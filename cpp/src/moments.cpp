@@ -17,9 +17,9 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     check_threads(caller, options.num_threads);
     const Selection& selection = sets.selection;
     const bool selected = takes_selection(selection, out);
-    bool labels_rise = false;
+    RowRanges rising;
     if (selected) {
-        labels_rise = check_selection(caller, selection, x, reduced, options.num_threads);
+        rising = check_selection(caller, selection, x, reduced, options.num_threads);
         check_selected_output(caller, out, selection, x, reduced);
     } else {
         check_moments_output(caller, out, x, reduced);
@@ -28,13 +28,13 @@ void moments(const TensorView& x, const Grouping& sets, const MomentsView& out, 
     const kernels::KernelTable& table = active_kernels();
 
     if (selected) {
-        SelectedCall call{.selection = selection};
+        const Selection taken = with_segments(selection, rising);
+        SelectedCall call{.selection = taken};
         call.x = x;
         call.reduced = reduced;
         call.moments = out;
         call.center = options.center;
         call.num_threads = options.num_threads;
-        call.labels_rise = labels_rise;
         return run_selected(call, table);
     }
     if (x.size() == 0) {

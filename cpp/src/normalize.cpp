@@ -70,10 +70,10 @@ void check_fusion(const char* caller, const NormalizeOptions& options, const Ten
     check_moments_apart(caller, options.moments, "residual", fusion.residual);
 }
 
-/// Whether labels were seen to rise.
-bool check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
-                    const NormalizeOptions& options) {
-    bool labels_rise = false;
+/// Returns the rows of labels that were seen to rise.
+RowRanges check_operands(const char* caller, const TensorView& x, const Grouping& sets, AxisSet reduced,
+                         const TensorView& y, const NormalizeOptions& options) {
+    RowRanges rising;
     check_result(caller, "output", y);
     check_shape(caller, "output", y, x.shape, x.rank);
     if (options.fusion.any() || is_quantized(y.dtype)) check_fusion(caller, options, x, y);
@@ -86,7 +86,7 @@ bool check_operands(const char* caller, const TensorView& x, const Grouping& set
     check_eps(caller, options.eps);
     check_threads(caller, options.num_threads);
     if (takes_selection(sets.selection, options.moments)) {
-        labels_rise = check_selection(caller, sets.selection, x, reduced, options.num_threads);
+        rising = check_selection(caller, sets.selection, x, reduced, options.num_threads);
         check_excluded(caller, options.excluded);
         if (options.excluded == Excluded::input && is_quantized(y.dtype)) {
             fail(caller, "excluded elements that are zero, or kept, where the output is quantized", "the input");
@@ -108,7 +108,7 @@ bool check_operands(const char* caller, const TensorView& x, const Grouping& set
     check_read("weight", options.weight);
     check_read("bias", options.bias);
     check_moments_apart(caller, options.given, "output", y);
-    if (!options.moments.given()) return labels_rise;
+    if (!options.moments.given()) return rising;
     for (const auto& [what, view] : {std::pair<const char*, const TensorView&>{"x", x},
                                      {"output", y},
                                      {"weight", options.weight},
@@ -119,7 +119,7 @@ bool check_operands(const char* caller, const TensorView& x, const Grouping& set
                                      {"the given mean_low", options.given.mean_low}}) {
         check_moments_apart(caller, options.moments, what, view);
     }
-    return labels_rise;
+    return rising;
 }
 
 /// Copies given statistics to where the caller wants to see them.
@@ -198,10 +198,10 @@ void run_normalize(const TensorView& x, const TensorView& input, AxisSet reduced
     if (options.given.given()) copy_given(options, x, reduced);
 }
 
-void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduced, const TensorView& y,
-                       const NormalizeOptions& options, const kernels::KernelTable& table, bool labels_rise) {
+void run_selected_sets(const TensorView& x, const Selection& selection, AxisSet reduced, const TensorView& y,
+                       const NormalizeOptions& options, const kernels::KernelTable& table) {
     const Fusion& fusion = options.fusion;
-    SelectedCall call{.selection = sets.selection};
+    SelectedCall call{.selection = selection};
     call.x = fusion.residual.given() ? fusion.sum : x;
     call.y = y;
     call.reduced = reduced;
@@ -221,7 +221,6 @@ void run_selected_sets(const TensorView& x, const Grouping& sets, AxisSet reduce
     call.center = options.center;
     call.excluded = options.excluded;
     call.num_threads = options.num_threads;
-    call.labels_rise = labels_rise;
     run_selected(call, table);
 }
 
@@ -231,11 +230,11 @@ void normalize(const TensorView& x, const Grouping& sets, const TensorView& y, c
     const char* caller = options.caller;
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
-    const bool labels_rise = check_operands(caller, x, sets, reduced, y, options);
+    const RowRanges rising = check_operands(caller, x, sets, reduced, y, options);
     const kernels::KernelTable& table = active_kernels();
 
     if (takes_selection(sets.selection, options.moments)) {
-        return run_selected_sets(x, sets, reduced, y, options, table, labels_rise);
+        return run_selected_sets(x, with_segments(sets.selection, rising), reduced, y, options, table);
     }
     if (x.size() == 0) {
         if (options.given.given()) {

@@ -105,8 +105,9 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     check_view(caller, "x", x);
     const AxisSet reduced = check_axes(caller, sets.reduce, x.rank);
     check_threads(caller, options.num_threads);
+    RowRanges rising;
     if (sets.selection.any()) {
-        check_selection(caller, sets.selection, x, reduced, options.num_threads);
+        rising = check_selection(caller, sets.selection, x, reduced, options.num_threads);
         check_excluded(caller, options.excluded);
     }
     check_inputs(caller, grad_output, x, reduced, sets.selection, options);
@@ -145,9 +146,10 @@ void normalize_backward(const TensorView& grad_output, const TensorView& x, cons
     if (gradients.grad_bias.given()) strides.set(op_grad_bias, broadcast_strides(gradients.grad_bias, x));
     ThreadShare threads(options.num_threads);
     if (sets.selection.any()) {
-        const Nest nest = make_selected_nest(x, reduced, sets.selection, strides);
-        const Nest moments = make_moments_nest(x, gradients.grad_input, reduced, sets.selection, options.given);
-        return run_selected_gradients(nest, {call, sets.selection, options.given, moments, options.excluded},
+        const Selection selection = with_segments(sets.selection, rising);
+        const Nest nest = make_selected_nest(x, reduced, selection, strides);
+        const Nest moments = make_moments_nest(x, gradients.grad_input, reduced, selection, options.given);
+        return run_selected_gradients(nest, {call, selection, options.given, moments, options.excluded},
                                       threads.count());
     }
     add_statistics_strides(strides, options.given, x, reduced);

@@ -218,20 +218,19 @@ void store_selected(const MomentsView& out, const Selection& selection, const Ne
 }
 
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
-                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink,
-                         bool seen_to_rise) {
+                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink) {
     // Groups that are segments need no sums in memory, but a plan, which takes 7 us longer than the sums of 1000 rows.
     constexpr std::int64_t rows_of_segments = 32 * 1024;
     const bool grouped = are_grouped_columns(operands.x, selection, loops);
-    const bool rise =
-        (!grouped || loops.loops[0].n >= rows_of_segments) && labels_rise(selection, loops, threads, seen_to_rise);
-    if (grouped && !rise) {
+    RowRanges rising;
+    if (!grouped || loops.loops[0].n >= rows_of_segments) rising = rising_positions(selection, loops, threads);
+    if (grouped && rising.empty()) {
         return grouped_columns(table, operands, selection, loops, threads, sink);
     }
     if (are_masked_columns(selection, loops)) {
         return masked_columns(table, operands, selection, loops, threads, sink);
     }
-    const Members members(selection, loops, rise, threads);
+    const Members members(selection, loops, std::move(rising), threads);
     selected_moments(table, operands, loops, members, threads, sink);
 }
 
@@ -271,8 +270,7 @@ void find_statistics(const SelectedCall& call, const kernels::KernelTable& table
     }
     if (call.residual.given()) add_residual(call, table, plan.threads);
     const SelectedOperands operands{elements_of(call.x), elements_of(call.selection.sample_weight), call.center};
-    selected_statistics(table, operands, call.selection, statistics_loops(plan.nest), plan.threads, take,
-                        call.labels_rise);
+    selected_statistics(table, operands, call.selection, statistics_loops(plan.nest), plan.threads, take);
 }
 
 /// Whether the results of segments are written as soon as their moments are known, while an L2 still has the elements:

@@ -28,8 +28,7 @@ Nest statistics_loops(const Nest& nest) noexcept;
 
 /// As selected_moments(), by the way that suits the selection; `loops` are those of statistics_loops().
 void selected_statistics(const kernels::KernelTable& table, const SelectedOperands& operands,
-                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink,
-                         bool seen_to_rise = false);
+                         const Selection& selection, const Nest& loops, int threads, const CellSink& sink);
 
 /// Fills the cells of all groups from moments that the caller has; `nest` is theirs.
 void load_selected(const MomentsView& given, const Selection& selection, bool center, const Nest& nest, Cell* cells);
@@ -52,7 +51,6 @@ struct SelectedCall {
     bool center = true;
     Excluded excluded = Excluded::zero;
     int num_threads = 0;
-    bool labels_rise = false;  ///< as check_selection() says
 };
 
 void run_selected(const SelectedCall& call, const kernels::KernelTable& table);

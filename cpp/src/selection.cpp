@@ -6,7 +6,6 @@
 #include <cmath>
 #include <string>
 
-#include "members.hpp"
 #include "parallel.hpp"
 #include "validate.hpp"
 
@@ -62,19 +61,8 @@ bool are_below(const TensorView& labels, std::int64_t groups, int threads) {
     return all.load(std::memory_order_relaxed);
 }
 
-/// Whether many labels along one axis rise to one that is below `groups`, the last. Of others little is read.
-bool rise_below(const TensorView& labels, std::int64_t groups, int threads) {
-    for (int axis = 0; axis < labels.rank; ++axis) {
-        const std::int64_t n = labels.shape[axis], step = labels.strides[axis];
-        if (n != labels.size() || n < labels_of_thread) continue;
-        return label_at(elements_of(labels), (n - 1) * step) < groups &&
-               never_fall(elements_of(labels), 0, step, n, threads);
-    }
-    return false;
-}
-
-bool check_labels(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
-                  int num_threads) {
+RowRanges check_labels(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
+                       int num_threads) {
     const TensorView& labels = selection.labels;
     if (labels.dtype != DType::i32 && labels.dtype != DType::i64) {
         fail(caller, "labels of dtype int32 or int64", name(labels.dtype));
@@ -93,8 +81,8 @@ bool check_labels(const char* caller, const Selection& selection, const TensorVi
     }
     ThreadShare share(labels.size() < 2 * labels_of_thread ? 1 : num_threads);
     const int threads = share.count();
-    if (rise_below(labels, selection.num_groups, threads)) return true;
-    if (are_below(labels, selection.num_groups, threads)) return false;
+    RowRanges rows = rising_rows(selection, x, threads);
+    if (!rows.empty() || are_below(labels, selection.num_groups, threads)) return rows;
     std::int64_t largest = -1;
     with_labels(elements_of(labels), [&](const auto* p) {
         for_each_element(labels, [&](std::int64_t offset) { largest = std::max<std::int64_t>(largest, p[offset]); });
@@ -102,7 +90,7 @@ bool check_labels(const char* caller, const Selection& selection, const TensorVi
     if (largest >= selection.num_groups) {
         fail(caller, "labels below num_groups=" + std::to_string(selection.num_groups), std::to_string(largest));
     }
-    return false;
+    return rows;
 }
 
 void check_segments(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced) {
@@ -194,10 +182,11 @@ void check_group_axis(const char* caller, const MomentsView& views, const Select
 
 }  // namespace
 
-bool check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
-                     int num_threads) {
+RowRanges check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
+                          int num_threads) {
     if (selection.labels.given() && selection.segments.given()) fail(caller, "labels or segments", "both");
-    const bool rise = selection.labels.given() && check_labels(caller, selection, x, reduced, num_threads);
+    RowRanges rows;
+    if (selection.labels.given()) rows = check_labels(caller, selection, x, reduced, num_threads);
     if (selection.segments.given()) check_segments(caller, selection, x, reduced);
     if (selection.where.given()) {
         if (selection.where.dtype != DType::boolean) fail(caller, "where of dtype bool", name(selection.where.dtype));
@@ -206,7 +195,7 @@ bool check_selection(const char* caller, const Selection& selection, const Tenso
     }
     if (selection.sample_weight.given()) check_sample_weight(caller, selection.sample_weight, x);
     check_positions(caller, selection, x, reduced);
-    return rise;
+    return rows;
 }
 
 void check_selection_apart(const char* caller, const char* what, const TensorView& out, const Selection& selection) {

@@ -8,6 +8,7 @@
 #include "anynorm/moments.hpp"
 #include "elements.hpp"
 #include "layout.hpp"
+#include "rising_labels.hpp"
 
 namespace anynorm::detail {
 
@@ -16,10 +17,13 @@ inline bool takes_selection(const Selection& selection, const MomentsView& out) 
     return selection.any() || out.weight2.given();
 }
 
-/// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span. Whether many
-/// labels along one axis were seen to rise on the way.
-bool check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
-                     int num_threads = 1);
+/// Below so many labels a thread of their own gains nothing.
+inline constexpr std::int64_t labels_of_thread = 32 * 1024;
+
+/// Shapes, dtypes and what labels, offsets and weights hold. `reduced` are the axes of x that sets span. Returns the
+/// rows of labels that were seen to rise on the way: what follows takes them as segments.
+RowRanges check_selection(const char* caller, const Selection& selection, const TensorView& x, AxisSet reduced,
+                          int num_threads = 1);
 
 /// An output shares no memory with any view of a selection.
 void check_selection_apart(const char* caller, const char* what, const TensorView& out, const Selection& selection);
