@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -108,7 +109,8 @@ TEST(RisingRows, AreNoOthers) {
         EXPECT_TRUE(found(rising, groups, threads));
         EXPECT_FALSE(found(rising, groups - 1, threads));
         for (const std::int64_t row : {std::int64_t{400}, rows / 3, rows / 3 + 1, rows / 2, rows - 2, rows - 1}) {
-            for (const std::int64_t label : {std::int64_t{-1}, std::int64_t{0}, groups, groups + 7}) {
+            for (const std::int64_t label :
+                 {std::int64_t{-1}, std::int64_t{0}, groups, std::numeric_limits<std::int64_t>::min()}) {
                 std::vector<std::int64_t> fallen = rising;
                 at(fallen, row) = label;
                 if (label != 0 || at(rising, row) != 0) {
@@ -116,6 +118,9 @@ TEST(RisingRows, AreNoOthers) {
                 }
             }
         }
+        std::vector<std::int64_t> too_large = rising;  // a group far beyond the last, in many rows
+        std::fill(too_large.begin() + 5000, too_large.begin() + 30'000, std::int64_t{1} << 40);
+        EXPECT_FALSE(found(too_large, groups, threads));
     }
     const TensorView labels = view(rising.data(), {rows, 1});
     const std::vector<std::int8_t> mask(static_cast<std::size_t>(rows), 1);
