@@ -21,14 +21,16 @@ class MemberOffsets {
         count_ = members_.count(family, group);
         first_ = 0;
         end_ = 0;
+        position_ = -1;
     }
 
     /// The offset of member `index`, behind which so many others follow in memory.
     const std::int64_t* at(std::int64_t index, std::int64_t& following) noexcept {
         if (index < first_ || index >= end_) {
+            if (index != end_) position_ = -1;
             first_ = index;
             end_ = std::min(index + capacity, count_);
-            members_.offsets(family_, group_, first_, end_ - first_, operand_, offsets_);
+            members_.offsets(family_, group_, first_, end_ - first_, operand_, offsets_, position_);
         }
         following = end_ - index;
         return offsets_ + (index - first_);
@@ -39,6 +41,7 @@ class MemberOffsets {
     const Members& members_;
     Operand operand_;
     std::int64_t family_ = 0, group_ = 0, count_ = 0, first_ = 0, end_ = 0;
+    std::int64_t position_ = -1;  ///< behind the last of the stretch, as Members says
     std::int64_t offsets_[capacity];
 };
 
@@ -134,15 +137,18 @@ class Compaction {
             std::int64_t following = 0;
             const std::int64_t* const member = members.at(first, following);
             const std::int64_t count = std::min(rows, following);
-            for (std::int64_t row = 0; row < count; ++row) {
-                if (row + ahead < following) {
+            for (std::int64_t row = 0, last = 0; row < count; row = last) {
+                // Rows that follow each other are one stretch, which a prefetcher finds by itself.
+                for (last = row + 1; last < count && member[last] == member[last - 1] + n;) ++last;
+                if (last == row + 1 && row + ahead < following) {
                     const From* const next = from + member[row + ahead];
                     for (std::int64_t i = 0; i < fetched; i += line) __builtin_prefetch(next + i);
                     __builtin_prefetch(next + fetched - 1);
                 }
                 const From* const p = from + member[row];
-                for (std::int64_t i = 0; i < n; ++i) out[i] = convert<T>(p[i]);
-                out += n;
+                const std::int64_t length = (last - row) * n;
+                for (std::int64_t i = 0; i < length; ++i) out[i] = convert<T>(p[i]);
+                out += length;
             }
             first += count;
             rows -= count;

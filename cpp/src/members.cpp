@@ -229,7 +229,7 @@ std::int64_t Members::offset_of(std::int64_t position, Operand operand) const no
 }
 
 void Members::offsets(std::int64_t family, std::int64_t group, std::int64_t first, std::int64_t count, Operand operand,
-                      std::int64_t* out) const noexcept {
+                      std::int64_t* out, std::int64_t& position) const noexcept {
     if (kind_ == Kind::order) {
         const std::uint32_t* const order = order_.data() + family * positions_ +
                                            table_[static_cast<std::size_t>(family * (groups_ + 1) + group)] + first;
@@ -246,27 +246,47 @@ void Members::offsets(std::int64_t family, std::int64_t group, std::int64_t firs
         for (std::int64_t i = 0; i < count; ++i) out[i] = offset_of(begin + first + i, operand);
         return;
     }
-    std::int64_t skip = first, from = 0;
-    if (!before_.empty()) {
-        const std::int64_t stretches = (positions_ + stretch - 1) / stretch;
-        const std::int64_t* const before = before_.data() + family * stretches;
-        const std::int64_t at = std::upper_bound(before, before + stretches, first) - before - 1;
-        skip -= before[at];
-        from = at * stretch;
+    std::int64_t skip = 0;
+    if (position < 0) {
+        position = 0;
+        skip = first;
+        if (!before_.empty()) {
+            const std::int64_t stretches = (positions_ + stretch - 1) / stretch;
+            const std::int64_t* const before = before_.data() + family * stretches;
+            const std::int64_t at = std::upper_bound(before, before + stretches, first) - before - 1;
+            skip -= before[at];
+            position = at * stretch;
+        }
     }
+    if (space_.depth == 1) return count_out(family, skip, count, operand, out, position);
     // Stretch by stretch, so that little is looked at behind the last member asked for.
-    for (std::int64_t left = count; left > 0 && from < positions_; from += stretch) {
+    for (std::int64_t from = position, left = count; left > 0 && from < positions_; from += stretch) {
         each_position(family, from, std::min(positions_, from + stretch),
-                      [&](std::int64_t position, std::int64_t, std::int64_t where) {
+                      [&](std::int64_t at, std::int64_t, std::int64_t where) {
                           if (left == 0 || !is_member(where)) return;
                           if (skip > 0) {
                               --skip;
                               return;
                           }
-                          *out++ = offset_of(position, operand);
-                          --left;
+                          *out++ = offset_of(at, operand);
+                          if (--left == 0) position = at + 1;
                       });
     }
+}
+
+/// Along one loop, without a branch that masks would make hard to predict.
+void Members::count_out(std::int64_t family, std::int64_t skip, std::int64_t count, Operand operand, std::int64_t* out,
+                        std::int64_t& position) const noexcept {
+    const Loop& loop = space_.loops[0];
+    const std::int64_t step = loop.stride[op_where], stride = loop.stride[operand];
+    const unsigned char* const mask = mask_ + space_.offset[op_where] + offset_at(family_loops_, family, op_where);
+    std::int64_t at = position;
+    for (; skip > 0; ++at) skip -= mask[at * step] != 0 ? 1 : 0;
+    for (const std::int64_t* const end = out + count; out != end; ++at) {
+        *out = at * stride;
+        out += mask[at * step] != 0 ? 1 : 0;
+    }
+    position = at;
 }
 
 }  // namespace anynorm::detail

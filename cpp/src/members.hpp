@@ -39,8 +39,9 @@ class Members {
     std::int64_t first_of_range(std::int64_t family, std::int64_t group) const noexcept;
     /// Where the positions number `first` to `first + count` of a group are in an operand, before the offset of the
     /// family.
+    /// Those of a mask are counted out from `position` on, where it is not negative, and it becomes that behind the last.
     void offsets(std::int64_t family, std::int64_t group, std::int64_t first, std::int64_t count, Operand operand,
-                 std::int64_t* out) const noexcept;
+                 std::int64_t* out, std::int64_t& position) const noexcept;
     /// Offset of a position in an operand.
     std::int64_t offset_of(std::int64_t position, Operand operand) const noexcept;
 
@@ -52,6 +53,8 @@ class Members {
     bool is_member(std::int64_t where) const noexcept { return mask_ == nullptr || mask_[where] != 0; }
     void find_ranges(const Selection& selection);
     void count_ranks(int threads);
+    void count_out(std::int64_t family, std::int64_t skip, std::int64_t count, Operand operand, std::int64_t* out,
+                   std::int64_t& position) const noexcept;
     void sort_labels(const Selection& selection, int threads);
     template <class Body>
     void each_position(std::int64_t family, std::int64_t first, std::int64_t last, Body&& body) const;

@@ -76,8 +76,11 @@ template <class C>
 void SelectedGradientPieces<C>::gather(const SelectedTile& of, const C* array, C* buffer) const {
     const std::int64_t n = of.n, step = of.step(op_cell);
     for (std::int64_t row = 0; row < of.rows; ++row) {
-        if (of.group[row] < 0) continue;
         C* const to = buffer + row * n;
+        if (of.group[row] < 0) {
+            std::fill_n(to, n, C(0));
+            continue;
+        }
         const C* const from = array + of.at(op_cell, row);
         if (of.group_of != nullptr) {
             const std::int64_t* const group = of.group_of + row * n;
@@ -185,14 +188,21 @@ template <class C>
 void SelectedGradientPieces<C>::add_sums(const Nest& piece, GroupRange range, const SelectedSums& to) noexcept {
     SelectedTiles tiles(piece, call_.selection, range);
     const Coefficient one{{&one_, 0}, false};
-    tiles.for_each(needs_buffers(tiles.inner()), !sets_.fits_cache, [&](const SelectedTile& of) {
+    forget_repeated();
+    const bool fills = fills_rows(tiles.inner());
+    tiles.for_each(fills || needs_buffers(tiles.inner()), !sets_.fits_cache, [&](const SelectedTile& of) {
         if (!of.any()) return;
         gathered_ = of.used != nullptr && !(of.group_of == nullptr && constant_and_finite(of));
         Inputs inputs = load_inputs(of);
         fetch_ahead(of, inputs, to.sets);
         if (gathered_) gather(of, sets_.mean_lo, mean_lo_);
         if (of.used != nullptr) select(of, inputs);
-        of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
+        const bool filled = fills && !gathered_ && of.used == nullptr && fill_rows(of, inputs);
+        const auto each_run = [&](const auto& body) {
+            if (filled) return body(0, of.rows, std::int64_t{0});
+            of.for_each_run(body);
+        };
+        each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
             if (group < 0) return;
             const Run run{first, rows, group};
             if (to.sets.s1 != nullptr) {
@@ -230,8 +240,7 @@ void SelectedGradientPieces<C>::select(const SelectedTile& of, Inputs& inputs) {
 /// Adds the sums of a run to those of a target, whose first is number `base`.
 template <class C>
 void SelectedGradientPieces<C>::add(const SelectedTile& of, const Run& run, const Inputs& inputs,
-                                    const Coefficient& weight, Operand target, std::int64_t base,
-                                    const Sums& sums) const {
+                                    const Coefficient& weight, Operand target, std::int64_t base, const Sums& sums) {
     const Coefficient mean = of_sets(of, run, sets_.mean, mean_), mean_lo = of_sets(of, run, sets_.mean_lo, mean_lo_),
                       rstd = of_sets(of, run, sets_.rstd, rstd_);
     const int index = kernels::gradient_index(mean.varies, weight.varies);
@@ -252,6 +261,8 @@ void SelectedGradientPieces<C>::add(const SelectedTile& of, const Run& run, cons
                                       .s2 = sums.s2 + base,
                                       .sum_row = target_row};
     if (of.step(target) == 0) return kernels_.gradient_sums_row[index](args);
+    if (target_row == 0 && joins(of, run, inputs, mean, weight)) return add_joined(args, index, weight.varies);
+    if (mean.varies && of.n < JoinedRows::short_of) return add_short_rows(args, target_row, weight.varies);
     // Down columns the kernel takes statistics that are constant on each row, or the same on all of them.
     const bool down = target_row == 0 && (!mean.varies || mean.row == 0);
     if (down) return kernels_.gradient_sums_column[index](args);
@@ -312,10 +323,13 @@ template <class C>
 void SelectedGradientPieces<C>::write_grad_input(const Nest& piece) noexcept {
     SelectedTiles tiles(piece, call_.selection, {0, sets_.groups});
     const bool scales = call_.selection.sample_weight.given() && !call_.of.frozen;
-    const bool buffered = scales || needs_buffers(tiles.inner()) || !writes_in_place(tiles.inner());
+    forget_repeated();
+    const bool in_place = !needs_buffers(tiles.inner()) && writes_in_place(tiles.inner());
+    const bool buffered = scales || !in_place || has_short_rows(tiles.inner());
     tiles.for_each(buffered, !sets_.fits_cache, [&](const SelectedTile& of) {
         if (of.any()) {
-            gathered_ = scales || of.group_of != nullptr;
+            const bool together = has_short_runs(of);
+            gathered_ = scales || of.group_of != nullptr || (together && !share_sets(of));
             const Inputs inputs = load_inputs(of);
             fetch_ahead(of, inputs, {});
             if (gathered_) {
@@ -323,7 +337,11 @@ void SelectedGradientPieces<C>::write_grad_input(const Nest& piece) noexcept {
                 gather(of, sets_.offset, offset_);
             }
             if (scales) scale_by_sample_weight(of);
-            write_rows(of, inputs);
+            if (together) {
+                write_together(of, inputs);
+            } else {
+                write_rows(of, inputs);
+            }
         }
         if (call_.excluded == Excluded::keep) return;
         of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
@@ -359,25 +377,32 @@ void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs&
                           offset = of_sets(of, run, sets_.offset, offset_), rstd = of_sets(of, run, sets_.rstd, rstd_),
                           weight = inputs.weight.from(first);
         C* const results = direct ? static_cast<C*>(to.data) + of.at(op_y, first) : result_ + first * of.n;
-        kernels_.gradient_input[kernels::gradient_index(mean.varies, weight.varies)](
-            {.rows = rows,
-             .n = of.n,
-             .x = inputs.x.of(first),
-             .grad_output = inputs.gradient.of(first),
-             .grad_input = results,
-             .mean = mean.at,
-             .slope = slope.at,
-             .offset = offset.at,
-             .rstd = rstd.at,
-             .weight = weight.at,
-             .x_row = inputs.x.row,
-             .grad_output_row = inputs.gradient.row,
-             .grad_input_row = direct ? of.row.stride[op_y] : of.n,
-             .stat_row = mean.row,
-             .weight_row = weight.row,
-             .stream = false,
-             .grad_sum = adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
-             .grad_sum_row = adds ? of.row.stride[op_grad_sum] : 0});
+        const int index = kernels::gradient_index(mean.varies, weight.varies);
+        const kernels::GradientInputArgs<C> args{
+            .rows = rows,
+            .n = of.n,
+            .x = inputs.x.of(first),
+            .grad_output = inputs.gradient.of(first),
+            .grad_input = results,
+            .mean = mean.at,
+            .slope = slope.at,
+            .offset = offset.at,
+            .rstd = rstd.at,
+            .weight = weight.at,
+            .x_row = inputs.x.row,
+            .grad_output_row = inputs.gradient.row,
+            .grad_input_row = direct ? of.row.stride[op_y] : of.n,
+            .stat_row = mean.row,
+            .weight_row = weight.row,
+            .stream = false,
+            .grad_sum = adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
+            .grad_sum_row = adds ? of.row.stride[op_grad_sum] : 0};
+        const bool end_to_end = args.grad_input_row == of.n && (!adds || args.grad_sum_row == of.n);
+        if (end_to_end && joins(of, run, inputs, mean, weight)) {
+            write_joined(args, index, weight.varies);
+        } else {
+            kernels_.gradient_input[index](args);
+        }
         if (direct) return;
         for (std::int64_t row = first; row < first + rows; ++row) {
             store_selected(of, row, inputs.grad_output.of(row));

@@ -4,6 +4,7 @@
 
 #include "gradient_sums.hpp"
 #include "gradients.hpp"
+#include "joined_rows.hpp"
 #include "selected_tiles.hpp"
 
 namespace anynorm::detail {
@@ -83,7 +84,19 @@ class SelectedGradientPieces {
     void activate(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& bias);
     void select(const SelectedTile& of, Inputs& inputs);
     void add(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& weight, Operand target,
-             std::int64_t base, const Sums& sums) const;
+             std::int64_t base, const Sums& sums);
+    bool has_short_rows(const Loop& inner) const;
+    bool has_short_runs(const SelectedTile& of) const;
+    bool share_sets(const SelectedTile& of) const;
+    bool fills_rows(const Loop& inner) const;
+    bool fill_rows(const SelectedTile& of, Inputs& inputs);
+    static bool joins(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& mean,
+                      const Coefficient& weight);
+    static void add_short_rows(const kernels::GradientSumsArgs<C>& args, std::int64_t target_row, bool weight_varies);
+    void write_together(const SelectedTile& of, const Inputs& inputs);
+    void add_joined(kernels::GradientSumsArgs<C> args, int index, bool weight_varies);
+    void write_joined(kernels::GradientInputArgs<C> args, int index, bool weight_varies);
+    void forget_repeated();
     void add_by_label(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& weight,
                       const Sums& sums) const;
     void scale_by_sample_weight(const SelectedTile& of);
@@ -100,6 +113,8 @@ class SelectedGradientPieces {
     static constexpr C one_ = 1;
     alignas(64) C x_[tile], grad_output_[tile], gradient_[tile], result_[tile];
     alignas(64) C mean_[tile], mean_lo_[tile], rstd_[tile], slope_[tile], offset_[tile];
+    RepeatedRow<C> repeated_mean_, repeated_mean_lo_, repeated_rstd_, repeated_weight_, repeated_slope_,
+        repeated_offset_;
     alignas(64) C weights_[tile], biases_[tile], sample_weights_[tile], grad_sum_[tile];
 };
 

@@ -44,6 +44,9 @@ struct SelectedTile {
         return std::any_of(group, group + rows, [](std::int64_t of_row) { return of_row >= 0; });
     }
 
+    /// Whether there are rows without such an element.
+    bool some_excluded() const { return std::find(group, group + rows, -1) != group + rows; }
+
     /// Calls body(first row, rows, group) for the longest runs of rows that share a group; group -1 is that of no set.
     template <class Body>
     void for_each_run(Body&& body) const {

@@ -85,6 +85,7 @@ std::vector<Norm> norms() {
 std::vector<Norm> selected_norms(Excluded excluded) {
     Selected& of = Selected::instance();
     const Selection samples{.where = of.mask({6, 1, 1, 1})}, elements{.where = of.mask(shape)};
+    const Selection rows{.where = of.mask({6, 8, 5, 1})};
     const Selection labels{.labels = view(of.labels.data(), {6, 1, 1, 1}), .num_groups = 3};
     const Selection along_rows{.labels = view(of.labels.data(), {1, 1, 5, 1}), .num_groups = 3};
     const Selection segments{.segments = view(of.segments.data(), {4})};
@@ -106,7 +107,9 @@ std::vector<Norm> selected_norms(Excluded excluded) {
             {"batch_labels", batch(labels)},
             {"layer_labels", layer({1, 2, 3}, along_rows)},
             {"layer_segments", layer({0, 3}, segments)},
-            {"batch_weights", batch(weights)}};
+            {"batch_weights", batch(weights)},
+            {"short_rows_masked", layer({0, 1, 2}, rows)},
+            {"short_rows_labels", layer({0, 1, 2}, along_rows)}};
 }
 
 struct DTypes {
