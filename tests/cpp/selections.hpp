@@ -152,4 +152,44 @@ std::vector<ExactMoments> exact_moments(const std::vector<T>& x, const Selection
     return result;
 }
 
+inline Axes axes_of(const std::vector<int>& reduce) { return Axes(std::span<const int>(reduce)); }
+
+/// What a call for the elements alone gives.
+inline Moments moments_of(const std::vector<float>& elements) {
+    Moments result;
+    moments(view(elements.data(), {length(elements)}), {{0}},
+            {view(&result.count, {}), view(&result.mean, {}), view(&result.m2, {})});
+    return result;
+}
+
+inline void expect_same(const Moments& actual, const Moments& expected, const char* what) {
+    EXPECT_EQ(bits(actual.count), bits(expected.count)) << what;
+    EXPECT_EQ(bits(actual.mean), bits(expected.mean)) << what;
+    EXPECT_EQ(bits(actual.m2), bits(expected.m2)) << what;
+}
+
+inline std::vector<float> random_values(std::int64_t n, double mean = 100) {
+    std::vector<float> x(static_cast<std::size_t>(n));
+    Random random(3);
+    for (float& value : x) value = static_cast<float>(mean + random.unit());
+    return x;
+}
+
+struct ThreeArrays {
+    std::vector<double> count, mean, m2;
+    Shape shape;
+
+    explicit ThreeArrays(const Shape& of) : count(numbers(size_of(of))), mean(count), m2(count), shape(of) {}
+    MomentsView view() {
+        const std::span<const std::int64_t> lengths(shape);
+        return {anynorm::view(count.data(), lengths), anynorm::view(mean.data(), lengths),
+                anynorm::view(m2.data(), lengths)};
+    }
+    Moments operator[](std::int64_t i) const { return {at(count, i), at(mean, i), at(m2, i)}; }
+    bool operator==(const ThreeArrays& other) const {
+        return different_bits(count, other.count) == 0 && different_bits(mean, other.mean) == 0 &&
+               different_bits(m2, other.m2) == 0;
+    }
+};
+
 }  // namespace anynorm::test
