@@ -96,8 +96,9 @@ void read_ahead(const Labels<L>& labels, std::int64_t first, std::int64_t last) 
 template <class L>
 RowRanges rows_of(const Labels<L>& labels, std::int64_t groups, int threads) {
     const std::int64_t n = labels.n;
-    constexpr std::int64_t stretch = 128;
-    if (n == 0 || labels[n - 1] >= groups || fall(labels, 1, std::min(n, stretch))) return {};
+    // Many labels rise by chance for a while: as many are looked at before there is memory for their rows.
+    constexpr std::int64_t first_look = 1024, stretch = 128;
+    if (n == 0 || labels[n - 1] >= groups || fall(labels, 1, std::min(n, first_look))) return {};
     Rows rows(groups);
     std::atomic<bool> all{rows.change(0, -1, labels[0])};
     const std::int64_t pieces = std::clamp<std::int64_t>(n / labels_of_thread, 1, threads);

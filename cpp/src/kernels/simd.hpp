@@ -207,7 +207,7 @@ inline Pack<double> PackAccumulate(const Pack<double>& sum, const Pack<double>& 
     return result;
 }
 
-/// The sum of the 16 lanes as the tree ((l[i] + l[i+8]) + (l[i+4] + l[i+12])) + ..., which any width can form.
+/// The sum of all lanes as the tree ((l[i] + l[i+8]) + (l[i+4] + l[i+12])) + ..., which any width can form, in place.
 template <int pieces>
 inline double ReduceSum(D (&piece)[pieces]) {
     ANYNORM_UNROLL for (int width = pieces / 2; width >= 1; width /= 2) {
