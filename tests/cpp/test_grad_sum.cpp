@@ -226,7 +226,7 @@ TEST(GradSum, IsAddedToWhatASelectionWrites) {
 }
 
 /// Contiguous float32: the bits of an addition in another pass, for any number of threads, and in place.
-TEST(SlowGradSum, HasTheBitsOfAnotherPass) {
+TEST(GradSum, HasTheBitsOfAnotherPass) {
     struct Kind {
         Shape shape;
         Axes axes;

@@ -37,7 +37,7 @@ const Sets all_sets[] = {
 /// Above the size from which threads are used, with several chunks a set where it can be.
 const Sets large_sets[] = {
     {"one", {100003}, {0}},          {"few_rows", {3, 30001}, {1}},           {"rows", {300, 300}, {1}},
-    {"columns", {20011, 7}, {0}},    {"planes", {3, 2, 130, 125}, {0, 2, 3}}, {"channels", {4, 17, 37, 41}, {1}},
+    {"columns", {20011, 7}, {0}},    {"planes", {3, 2, 130, 125}, {0, 2, 3}}, {"channels", {4, 17, 61, 67}, {1}},
     {"odd_strips", {900, 129}, {0}}, {"all", {20, 20, 50, 5}, {0, 1, 2, 3}},
 };
 
