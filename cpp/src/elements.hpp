@@ -92,7 +92,7 @@ void copy_strided(X* to, std::int64_t to_stride, const X* from, std::int64_t fro
 }
 
 /// Reads n elements, `stride` apart, into neighbouring ones of type X: their own type, float or double. Compiled once,
-/// in elements.cpp: a loop for every pair of types at every call was a third of the time to compile the library.
+/// in elements.cpp, and not as a loop for every pair of types at every call.
 template <class X>
 void load(X* to, const Elements& from, std::int64_t offset, std::int64_t stride, std::int64_t n) noexcept;
 

@@ -38,9 +38,8 @@ class Members {
     /// The first position of a group whose positions follow each other without gaps; -1 for others.
     std::int64_t first_of_range(std::int64_t family, std::int64_t group) const noexcept;
     /// Where the positions number `first` to `first + count` of a group are in an operand, before the offset of the
-    /// family.
-    /// Those of a mask are counted out from `position` on, where it is not negative, and it becomes that behind the
-    /// last.
+    /// family. Those of a mask are counted out from `position` on, where it is not negative, and it becomes that behind
+    /// the last.
     void offsets(std::int64_t family, std::int64_t group, std::int64_t first, std::int64_t count, Operand operand,
                  std::int64_t* out, std::int64_t& position) const noexcept;
     /// Offset of a position in an operand.

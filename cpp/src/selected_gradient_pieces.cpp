@@ -366,23 +366,18 @@ void SelectedGradientPieces<C>::scale_by_sample_weight(const SelectedTile& of) {
     }
 }
 
+/// The kernel's operands for a run, without what is added to the results.
 template <class C>
-void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs& inputs) {
-    const Elements& to = call_.of.grad_input;
-    const bool direct = of.used == nullptr && writes_in_place(of.inner), adds = direct && call_.of.grad_sum.given();
-    of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
-        if (group < 0) return;
-        const Run run{first, rows, group};
-        const Coefficient mean = of_sets(of, run, sets_.mean, mean_), slope = of_sets(of, run, sets_.slope, slope_),
-                          offset = of_sets(of, run, sets_.offset, offset_), rstd = of_sets(of, run, sets_.rstd, rstd_),
-                          weight = inputs.weight.from(first);
-        C* const results = direct ? static_cast<C*>(to.data) + of.at(op_y, first) : result_ + first * of.n;
-        const int index = kernels::gradient_index(mean.varies, weight.varies);
-        const kernels::GradientInputArgs<C> args{
-            .rows = rows,
+kernels::GradientInputArgs<C> SelectedGradientPieces<C>::input_args(const SelectedTile& of, const Run& run,
+                                                                    const Inputs& inputs, C* results,
+                                                                    std::int64_t results_row) const {
+    const Coefficient mean = of_sets(of, run, sets_.mean, mean_), slope = of_sets(of, run, sets_.slope, slope_),
+                      offset = of_sets(of, run, sets_.offset, offset_), rstd = of_sets(of, run, sets_.rstd, rstd_),
+                      weight = inputs.weight.from(run.first);
+    return {.rows = run.rows,
             .n = of.n,
-            .x = inputs.x.of(first),
-            .grad_output = inputs.gradient.of(first),
+            .x = inputs.x.of(run.first),
+            .grad_output = inputs.gradient.of(run.first),
             .grad_input = results,
             .mean = mean.at,
             .slope = slope.at,
@@ -391,12 +386,27 @@ void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs&
             .weight = weight.at,
             .x_row = inputs.x.row,
             .grad_output_row = inputs.gradient.row,
-            .grad_input_row = direct ? of.row.stride[op_y] : of.n,
+            .grad_input_row = results_row,
             .stat_row = mean.row,
             .weight_row = weight.row,
-            .stream = false,
-            .grad_sum = adds ? static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first) : nullptr,
-            .grad_sum_row = adds ? of.row.stride[op_grad_sum] : 0};
+            .stream = false};
+}
+
+template <class C>
+void SelectedGradientPieces<C>::write_rows(const SelectedTile& of, const Inputs& inputs) {
+    const Elements& to = call_.of.grad_input;
+    const bool direct = of.used == nullptr && writes_in_place(of.inner), adds = direct && call_.of.grad_sum.given();
+    of.for_each_run([&](std::int64_t first, std::int64_t rows, std::int64_t group) {
+        if (group < 0) return;
+        const Run run{first, rows, group};
+        const Coefficient mean = of_sets(of, run, sets_.mean, mean_), weight = inputs.weight.from(first);
+        C* const results = direct ? static_cast<C*>(to.data) + of.at(op_y, first) : result_ + first * of.n;
+        const int index = kernels::gradient_index(mean.varies, weight.varies);
+        kernels::GradientInputArgs<C> args = input_args(of, run, inputs, results, direct ? of.row.stride[op_y] : of.n);
+        if (adds) {
+            args.grad_sum = static_cast<const C*>(call_.of.grad_sum.data) + of.at(op_grad_sum, first);
+            args.grad_sum_row = of.row.stride[op_grad_sum];
+        }
         const bool end_to_end = args.grad_input_row == of.n && (!adds || args.grad_sum_row == of.n);
         if (end_to_end && joins(of, run, inputs, mean, weight)) {
             write_joined(args, index, weight.varies);

@@ -100,6 +100,8 @@ class SelectedGradientPieces {
     void add_by_label(const SelectedTile& of, const Run& run, const Inputs& inputs, const Coefficient& weight,
                       const Sums& sums) const;
     void scale_by_sample_weight(const SelectedTile& of);
+    kernels::GradientInputArgs<C> input_args(const SelectedTile& of, const Run& run, const Inputs& inputs, C* results,
+                                             std::int64_t results_row) const;
     void write_rows(const SelectedTile& of, const Inputs& inputs);
     void write_excluded(const SelectedTile& of, const Run& run);
     void store_selected(const SelectedTile& of, std::int64_t row, const C* grad_output);

@@ -69,7 +69,7 @@ bool SelectedGradientPieces<C>::joins(const SelectedTile& of, const Run& run, co
            JoinedRows::worthwhile(run.rows, of.n);
 }
 
-/// A few short rows, for which a kernel takes longer to begin: 20 ns a row of 3 in place of 70.
+/// A few short rows, for which a kernel takes longer to begin.
 template <class C>
 void SelectedGradientPieces<C>::add_short_rows(const kernels::GradientSumsArgs<C>& args, std::int64_t target_row,
                                                bool weight_varies) {
@@ -102,25 +102,8 @@ void SelectedGradientPieces<C>::write_together(const SelectedTile& of, const Inp
     const Elements& to = call_.of.grad_input;
     const bool end_to_end = !call_.of.grad_sum.given() && is_direct(to, of.inner, op_y) && of.row.stride[op_y] == n;
     const bool direct = end_to_end && !of.some_excluded();
-    const Run all{0, of.rows, 0};
-    const Coefficient mean = of_sets(of, all, sets_.mean, mean_), slope = of_sets(of, all, sets_.slope, slope_),
-                      offset = of_sets(of, all, sets_.offset, offset_), rstd = of_sets(of, all, sets_.rstd, rstd_);
-    kernels::GradientInputArgs<C> args{.rows = of.rows,
-                                       .n = n,
-                                       .x = inputs.x.at,
-                                       .grad_output = inputs.gradient.at,
-                                       .grad_input = direct ? static_cast<C*>(to.data) + of.at(op_y, 0) : result_,
-                                       .mean = mean.at,
-                                       .slope = slope.at,
-                                       .offset = offset.at,
-                                       .rstd = rstd.at,
-                                       .weight = inputs.weight.at,
-                                       .x_row = n,
-                                       .grad_output_row = n,
-                                       .grad_input_row = n,
-                                       .stat_row = 0,
-                                       .weight_row = 0,
-                                       .stream = false};
+    C* const results = direct ? static_cast<C*>(to.data) + of.at(op_y, 0) : result_;
+    kernels::GradientInputArgs<C> args = input_args(of, {0, of.rows, 0}, inputs, results, n);
     const int index = kernels::gradient_index(true, inputs.weight.varies);
     if (gathered_) {
         if (inputs.weight.varies) {
