@@ -8,7 +8,27 @@ endif()
 
 if(PROJECT_IS_TOP_LEVEL)
   set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  # Beside a build instead of within it: the analyzer needs no object.
+  add_custom_target(
+    tidy COMMAND run-clang-tidy -quiet -p ${CMAKE_BINARY_DIR} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} VERBATIM
+  )
 endif()
+
+# Those of a list of instruction sets that this machine can run, as far as Linux tells.
+function(anynorm_runnable out)
+  set(isas ${ARGN})
+  if(NOT CMAKE_CROSSCOMPILING AND EXISTS /proc/cpuinfo)
+    file(STRINGS /proc/cpuinfo flags REGEX "^flags" LIMIT_COUNT 1)
+    foreach(pair IN ITEMS "avx2;avx2" "avx512;avx512f")
+      list(GET pair 0 isa)
+      list(GET pair 1 flag)
+      if(NOT flags MATCHES " ${flag}( |$)")
+        list(REMOVE_ITEM isas ${isa})
+      endif()
+    endforeach()
+  endif()
+  set(${out} ${isas} PARENT_SCOPE)
+endfunction()
 
 set(ANYNORM_WARNINGS "")
 if(ANYNORM_WERROR)
