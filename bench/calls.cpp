@@ -41,16 +41,36 @@ std::vector<std::int64_t> draw_labels(const Case& each) {
     return labels;
 }
 
-/// Which rows share a set, as the case says it.
+/// 1 where elements are used: samples from a quarter of their length on, or seven rows or elements of ten.
+std::vector<std::uint8_t> draw_mask(const Case& each) {
+    std::vector<std::uint8_t> mask(each.set_bytes());
+    std::mt19937_64 random(7);  // NOLINT(cert-msc51-cpp): the same data in every run
+    if (each.where == "padding") {
+        const auto length = static_cast<std::size_t>(each.shape.at(1));
+        std::uniform_int_distribution<std::size_t> used(std::max<std::size_t>(length / 4, 1), length);
+        for (auto sample = mask.begin(); sample != mask.end(); sample += each.shape[1])
+            std::fill_n(sample, used(random), std::uint8_t{1});
+    } else {
+        std::bernoulli_distribution used(0.7);
+        for (std::uint8_t& value : mask) value = used(random);
+        // One at least for each set.
+        std::fill_n(mask.begin(), each.mask_shape().back(), std::uint8_t{1});
+    }
+    return mask;
+}
+
+/// What is in a set, as the case says it.
 struct Sets {
     anynorm::Grouping grouping;
-    std::vector<std::int64_t> shape;                 ///< of the moments
-    std::shared_ptr<std::vector<std::int64_t>> own;  ///< labels or offsets
+    std::vector<std::int64_t> shape;                  ///< of the moments
+    std::shared_ptr<std::vector<std::int64_t>> own;   ///< labels or offsets
+    std::shared_ptr<std::vector<std::uint8_t>> mask;  ///< the bytes of bools
 
     explicit Sets(const Case& each)
         : grouping{anynorm::Axes{std::span(each.axes)}},
           shape(lengths(each, false)),
-          own(std::make_shared<std::vector<std::int64_t>>()) {
+          own(std::make_shared<std::vector<std::int64_t>>()),
+          mask(std::make_shared<std::vector<std::uint8_t>>()) {
         const std::int64_t rows = each.shape.front();
         if (each.labels > 0) {
             shape.insert(shape.begin(), each.labels);
@@ -63,6 +83,10 @@ struct Sets {
             shape.insert(shape.begin(), each.segments);
             for (std::int64_t i = 0; i <= each.segments; ++i) own->push_back(rows * i / each.segments);
             grouping.selection.segments = anynorm::view(own->data(), {each.segments + 1});
+        } else if (!each.where.empty()) {
+            *mask = draw_mask(each);
+            grouping.selection.where = anynorm::view(mask->data(), each.mask_shape());
+            grouping.selection.where.dtype = anynorm::DType::boolean;
         }
     }
 };

@@ -18,8 +18,8 @@ const std::map<std::string, std::set<std::string>> options_of = {
     {"batch_norm", {"channel"}},
     {"group_norm", {"channel", "groups"}},
     {"instance_norm", {"channel"}},
-    {"moments", {"axis", "labels", "sorted", "segments"}},
-    {"normalize", {"axis", "labels", "sorted", "segments"}},
+    {"moments", {"axis", "labels", "sorted", "segments", "where"}},
+    {"normalize", {"axis", "labels", "sorted", "segments", "where"}},
 };
 constexpr std::int64_t cache_line = 64;  // bytes; a longer step would leave some of them alone
 
@@ -73,6 +73,9 @@ void read_option(Case& result, const std::string& key, const std::string& value)
         std::int64_t& groups = key == "labels" ? result.labels : result.segments;
         groups = integer(value);
         if (groups < 1) throw std::invalid_argument(value);
+    } else if (key == "where") {
+        if (value != "padding" && value != "rows" && value != "elements") throw std::invalid_argument(value);
+        result.where = value;
     } else if (key == "sorted") {
         if (value != "1") throw std::invalid_argument(value);
         result.sorted = true;
@@ -129,8 +132,13 @@ Case read_case(const std::string& line, const Resize& resize) {
         }
     }
     if (result.fortran_order && result.step > 1) throw std::invalid_argument("order=F and step");
-    if (result.labels > 0 && result.segments > 0) throw std::invalid_argument("labels and segments");
+    if ((result.labels > 0) + (result.segments > 0) + !result.where.empty() > 1)
+        throw std::invalid_argument("labels, segments and where");
     if (result.axes.empty()) result.axes = {-1};
+    // Sets then run over all of x, and none of them is empty.
+    if (!result.where.empty() && std::ranges::find(result.axes, 0) == result.axes.end())
+        throw std::invalid_argument("where");
+    if (result.where == "padding" && result.shape.size() < 3) throw std::invalid_argument("where");
     resize_shape(result, resize);
 
     result.name = result.kind + "/";
@@ -158,6 +166,21 @@ std::vector<std::int64_t> Case::strides() const {
     return result;
 }
 
+std::vector<std::int64_t> Case::mask_shape() const {
+    std::vector<std::int64_t> result = shape;
+    if (where == "padding") std::fill(result.begin() + 2, result.end(), 1);
+    if (where == "rows") result.back() = 1;
+    return result;
+}
+
+std::size_t Case::set_bytes() const {
+    if (labels > 0) return sizeof(std::int64_t) * static_cast<std::size_t>(shape.at(0));
+    if (where.empty()) return 0;
+    std::size_t product = sizeof(bool);
+    for (const std::int64_t length : mask_shape()) product *= static_cast<std::size_t>(length);
+    return product;
+}
+
 std::size_t Case::bytes() const {
     std::size_t product = anynorm::size_of(dtype) * static_cast<std::size_t>(step);
     for (const std::int64_t length : shape) product *= static_cast<std::size_t>(length);
@@ -179,9 +202,8 @@ std::vector<Case> read_cases(const std::string& path, const Resize& resize) {
         } catch (const std::exception&) {
             std::string message = path + ":" + std::to_string(number) + ": expected `kind dtype shape`, ";
             message +=
-                "then axis=, labels=, sorted=1 and segments= of moments and normalize or channel=, groups= and "
-                "training= "
-                "of the norms that have them, ";
+                "then axis=, labels=, sorted=1, segments= and where=rows of moments and normalize or channel=, groups= "
+                "and training= of the norms that have them, ";
             message += "residual=1, activation=gelu_tanh and result=i8 of a norm that does more, ";
             message += "then order=F or step=2; got `" + line + "`";
             throw std::runtime_error(message);

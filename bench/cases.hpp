@@ -28,6 +28,7 @@ struct Case {
     std::int64_t labels = 0;    ///< of moments and normalize: rows that share one are a set, 0 without
     bool sorted = false;        ///< of labels: they rise
     std::int64_t segments = 0;  ///< of the same: so many stretches of rows, each a set, 0 without
+    std::string where;          ///< of the same: what is used, "padding", "rows" or "elements"; all of it without
 
     bool backward() const { return kind.ends_with("_backward"); }
     std::string norm() const { return backward() ? kind.substr(0, kind.rfind('_')) : kind; }
@@ -39,16 +40,15 @@ struct Case {
     double written() const {
         return !writes() ? 0 : residual + (integers ? 1.0 / static_cast<double>(anynorm::size_of(dtype)) : 1);
     }
-    /// How many are read again where no cache holds a set: the statistics of batch norm, and those by label, are
-    /// complete when all has been read.
+    /// How many are read again where no cache holds a set: the statistics of batch norm, those by label and those
+    /// under a mask are complete when all has been read.
     int reads_again() const {
-        if (kind == "normalize") return labels > 0 && !sorted ? 1 : 0;
+        if (kind == "normalize") return (labels > 0 && !sorted) || !where.empty() ? 1 : 0;
         return norm() != "batch_norm" || !training ? 0 : backward() ? 2 : 1;
     }
 
-    std::size_t label_bytes() const {
-        return labels > 0 ? sizeof(std::int64_t) * static_cast<std::size_t>(shape.at(0)) : 0;
-    }
+    std::vector<std::int64_t> mask_shape() const;  ///< of the mask, which lies along x
+    std::size_t set_bytes() const;                 ///< of what says who is in a set: labels, or a mask
 
     std::int64_t channels() const;
     std::vector<std::int64_t> strides() const;  ///< of x and y, in elements

@@ -211,7 +211,7 @@ void run_cases(const Flags& flags) {
         for (const int threads : flags.threads) {
             const double reads = each.reads(), written = each.written();
             const double bytes =
-                static_cast<double>(each.bytes()) * (reads + written) + static_cast<double>(each.label_bytes());
+                static_cast<double>(each.bytes()) * (reads + written) + static_cast<double>(each.set_bytes());
             Row& row =
                 *rows.emplace_back(new Row{each.name, threads, reads, written, each.reads_again(), bytes, {}, {}});
             add_case(each, buffers.at(each.dtype), row);

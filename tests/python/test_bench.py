@@ -64,6 +64,11 @@ WRONG_LINES = [
     "moments f32 3x4 axis=0 labels=2 sorted=0",
     "moments f32 3x4 axis=0 segments=0",
     "moments f32 3x4 axis=0 labels=2 segments=2",
+    "moments f32 3x4 axis=0 where=1",
+    "moments f32 3x4 axis=1 where=rows",
+    "moments f32 3x4 axis=0 where=padding",
+    "moments f32 3x4 axis=0 where=rows labels=2",
+    "layer_norm f32 3x4 where=rows",
     "normalize f32 3x4 residual=1",
     "normalize_backward f32 3x4 axis=0",
     "layer_norm f32 3x4 labels=2",
@@ -166,7 +171,7 @@ def test_kernels_compute_the_same(tmp_path: Path) -> None:
     check_errors(results)
     for result in results:
         case = result["case"]
-        unwritten = re.match("layer_norm.*order=F|.*_backward|.*/(labels|segments)=", case) or FUSED.search(case)
+        unwritten = re.match("layer_norm.*order=F|.*_backward|.*/(labels|segments|where)=", case) or FUSED.search(case)
         assert "numba" in result["seconds"] or unwritten or HALF.search(case)
 
 
@@ -320,6 +325,9 @@ def test_views(line: str, memory: tuple[int, ...], strides: tuple[int, ...]) -> 
         ("moments f32 3x5 axis=0 labels=2", 84),
         ("normalize f32 3x5 axis=0 labels=2", 144),
         ("normalize f32 3x5 axis=0 segments=2", 120),
+        ("moments f32 3x5 axis=0 where=rows", 63),
+        ("normalize f32 3x5 axis=0 where=elements", 135),
+        ("normalize f32 3x5x2 axis=0,1 where=padding", 255),
         ("layer_norm f32 3x5", 120),
         ("layer_norm f32 3x5 result=i8", 75),
         ("layer_norm f32 3x5 residual=1", 240),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from anynorm.bench.by_label import by_label
 from anynorm.bench.expression import expression
 from anynorm.bench.gradient import gradient, statistics
+from anynorm.bench.masked import masked
 from anynorm.bench.shapes import Case
 
 Array = NDArray[Any]
@@ -64,6 +65,8 @@ class Arena:
         if case.segments:
             self.offsets = np.arange(case.segments + 1) * case.shape[0] // case.segments
             self.labels = np.repeat(np.arange(case.segments), np.diff(self.offsets))
+        if case.where:
+            self.where = drawn_mask(case, random)
         self._case = case
 
     @property
@@ -73,13 +76,28 @@ class Arena:
             return self.grad_output, self.x, self.weight, *self.saved
         if self._case.row_sets:
             return self.x, self.labels
+        if self._case.where:
+            return self.x, self.where
         residual = (self.residual,) if self._case.residual else ()
         return self.x, self.weight, self.bias, self.mean, self.var, *residual
 
 
 def written_out(case: Case) -> Any:
     """Choose the array expression of a case, for an array library, the case and its operands."""
+    if case.where:
+        return masked
     return by_label if case.row_sets else gradient if case.backward else expression
+
+
+def drawn_mask(case: Case, random: np.random.Generator) -> Array:
+    """Draw what is used: samples from a quarter of their length on, or seven rows or elements of ten."""
+    if case.where == "padding":
+        samples, length = case.shape[:2]
+        used = random.integers(max(length // 4, 1), length, samples, endpoint=True)
+        return (np.arange(length) < used[:, None]).reshape(case.mask_shape)
+    mask = random.random(case.mask_shape, np.float32) < 0.7
+    mask[(0,) * (mask.ndim - 1)] = True  # one at least for each set
+    return mask
 
 
 def viewed(case: Case, memory: Array) -> Array:
@@ -91,7 +109,7 @@ def viewed(case: Case, memory: Array) -> Array:
 def exact_arrays(case: Case, arena: Arena) -> tuple[Array, ...]:
     """Compute what everybody should return: float64, or the long double of the platform for float64 input."""
     wider = np.longdouble if case.dtype == "f64" else np.float64
-    operands = [operand.astype(wider) if operand.dtype != np.int64 else operand for operand in arena.operands]
+    operands = [operand if operand.dtype.kind in "bi" else operand.astype(wider) for operand in arena.operands]
     if case.backward:
         operands[3:] = statistics(np, case, operands[1])
     result = written_out(case)(np, case, *operands)

@@ -24,11 +24,12 @@ OPTIONS = {
     **{norm: options | FUSED for norm, options in NORMS.items()},
     **{norm + BACKWARD: options for norm, options in NORMS.items()},
     "batch_norm": NORMS["batch_norm"] | FUSED | {"training"},
-    "moments": {"axis", "labels", "sorted", "segments"},
-    "normalize": {"axis", "labels", "sorted", "segments"},
+    "moments": {"axis", "labels", "sorted", "segments", "where"},
+    "normalize": {"axis", "labels", "sorted", "segments", "where"},
 }
 VIEWS = {"order", "step"}
 ACTIVATIONS = {"relu", "silu", "gelu_tanh"}  # those that NumPy can write out: it has no error function
+MASKS = {"padding", "rows", "elements"}
 LABEL_BYTES = 8  # int64, as everybody takes them
 LINE = 64  # bytes; a longer step would leave some of them alone
 
@@ -56,6 +57,7 @@ class Case:
     labels: int = 0
     sorted: bool = False
     segments: int = 0
+    where: str = ""
 
     @property
     def norm(self) -> str:
@@ -91,9 +93,16 @@ class Case:
         """
         itemsize = ITEMSIZE[self.dtype]
         labels = self.shape[0] * LABEL_BYTES if self.labels else 0
+        mask = math.prod(self.mask_shape) if self.where else 0
         read = itemsize * (1 + self.residual + self.backward)
         written = 0 if self.kind == "moments" else (1 if self.result else itemsize) + itemsize * self.residual
-        return math.prod(self.memory_shape) * (read + written) + labels
+        return math.prod(self.memory_shape) * (read + written) + labels + mask
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """The shape of the mask, which lies along x: positions of samples, rows, or every element."""
+        along = {"padding": 2, "rows": len(self.shape) - 1}.get(self.where, len(self.shape))
+        return self.shape[:along] + (1,) * (len(self.shape) - along)
 
     @property
     def row_sets(self) -> int:
@@ -146,6 +155,8 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
         raise ValueError(unknown)
     step = read_step(options, ITEMSIZE[dtype])
     check_words(options)
+    if options.get("where") == "padding" and lengths.count("x") < 2:  # samples, their positions, and what lies there
+        raise ValueError(lengths)
     shape = resize([int(length) for length in lengths.split("x")], ITEMSIZE[dtype] * step)
     if "groups" in options and resize.max_length:
         options["groups"] = str(min(int(options["groups"]), resize.max_length))
@@ -170,6 +181,7 @@ def read_case(line: str, section: str, resize: Resize) -> Case:
         labels=int(options.get("labels", "0")),
         sorted="sorted" in options,
         segments=int(options.get("segments", "0")),
+        where=options.get("where", ""),
     )
 
 
@@ -187,12 +199,15 @@ def read_step(options: dict[str, str], itemsize: int) -> int:
 
 def check_words(options: dict[str, str]) -> None:
     """Check what a norm does besides, and which rows share a set."""
-    known = {"residual": {"1"}, "activation": ACTIVATIONS, "result": {"i8"}, "sorted": {"1"}}
+    known = {"residual": {"1"}, "activation": ACTIVATIONS, "result": {"i8"}, "sorted": {"1"}, "where": MASKS}
     if any(options.get(word, next(iter(values))) not in values for word, values in known.items()):
         raise ValueError(options)
     if min(int(options.get(word, "1")) for word in ("labels", "segments")) < 1:
         raise ValueError(options)
-    if options.keys() >= {"labels", "segments"}:
+    if len(options.keys() & {"labels", "segments", "where"}) > 1:
+        raise ValueError(options)
+    # Under a mask sets run over all of x, and none of them is empty.
+    if "where" in options and "0" not in options.get("axis", "-1").split(","):
         raise ValueError(options)
 
 
@@ -207,9 +222,10 @@ def read_cases(path: Path = SHAPES, resize: Resize | None = None, parts: Sequenc
             try:
                 case = read_case(line, section, resize or Resize())
             except (KeyError, ValueError):
-                expected = "expected `kind dtype shape`, then axis=, labels=, sorted=1 and segments= of moments and"
-                expected += " normalize or channel=, groups= and training= of the norms that have them, residual=1,"
-                expected += " activation=gelu_tanh and result=i8 of a norm that does more, then order=F or step=2"
+                expected = "expected `kind dtype shape`, then axis=, labels=, sorted=1, segments= and where=rows of"
+                expected += " moments and normalize or channel=, groups= and training= of the norms that have them,"
+                expected += " residual=1, activation=gelu_tanh and result=i8 of a norm that does more, then order=F or"
+                expected += " step=2"
                 raise ValueError(f"{path}:{number}: {expected}; got `{line}`") from None
             if any(part in case.listed for part in parts):
                 cases.setdefault(case.name, case)
@@ -221,7 +237,8 @@ def one_of_each(cases: list[Case]) -> list[Case]:
     first: dict[tuple[object, ...], Case] = {}
     for case in cases:
         view = (case.order, case.step)
-        besides = (case.residual, case.activation, case.result, case.labels > 0, case.sorted, case.segments > 0)
-        key = (case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view, besides)
+        besides = (case.residual, case.activation, case.result)
+        sets = (case.labels > 0, case.sorted, case.segments > 0, case.where)
+        key = (case.section, case.kind, case.dtype, case.axis, case.channel, case.training, view, besides, sets)
         first.setdefault(key, case)
     return list(first.values())

@@ -27,9 +27,9 @@ def want_dense(case: Case) -> None:
 
 
 def want_axes(case: Case) -> None:
-    """Say no to sets of rows, for a contestant that has the moments of labels at most."""
+    """Say no to sets that data name, for a contestant that has the moments of labels or under a mask at most."""
     if case.segments or case.kind == "normalize":
-        raise Skipped("was written out for the moments of labels, not for segments and norms by label")
+        raise Skipped("was written out for moments by label or mask, not for segments and norms by label or mask")
 
 
 class Contestant(ABC):

@@ -47,8 +47,8 @@ class NumbaKernels(Contestant):
         want_axes(case)
         if threads > self._numba.config.NUMBA_NUM_THREADS:
             raise Skipped(f"numba has {self._numba.config.NUMBA_NUM_THREADS} threads")
-        if case.backward or case.fused or case.labels:
-            raise Skipped("no kernel was written for gradients, fused norms and labels")
+        if case.backward or case.fused or case.labels or case.where:
+            raise Skipped("no kernel was written for gradients, fused norms, labels and masks")
         if arena.x.dtype.itemsize == 2:
             raise Skipped("numba does not compute with half types on a CPU")
         chunks = CHUNKS_PER_THREAD * threads if threads > 1 else 1

@@ -36,6 +36,8 @@ class Allocating(Contestant):
                 options |= {"labels": arena.labels, "num_groups": case.labels}
             if case.segments:
                 options["segments"] = arena.offsets
+            if case.where:
+                options["where"] = arena.where
             return partial(getattr(anynorm, case.kind), arena.x, case.axis, **options)
         arguments: tuple[Any, ...] = (case.groups,) if case.norm == "group_norm" else ()
         options = {"num_threads": threads, "weight": arena.weight, "eps": EPS}

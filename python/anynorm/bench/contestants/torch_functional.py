@@ -50,6 +50,8 @@ class TorchFunctional(Contestant):
         x = self._tensor(arena.x)
         if case.labels:
             return partial(self._by_label, case, x, self._tensor(arena.labels))
+        if case.where:
+            return partial(self._masked, case, x, self._torch.from_numpy(arena.where))
         if case.kind == "moments":
             return partial(self._torch.var_mean, x, dim=case.axis, correction=0)
         parameters = [self._tensor(each).to(x.dtype) for each in (arena.weight, arena.bias, arena.mean, arena.var)]
@@ -78,6 +80,13 @@ class TorchFunctional(Contestant):
         zeros = x.new_zeros(case.labels, *x.shape[1:])
         mean = zeros.index_add(0, labels, x) / count
         return zeros.index_add(0, labels, (x - mean[labels]) ** 2) / count, mean
+
+    def _masked(self, case: Case, x: Any, where: Any) -> tuple[Any, Any]:
+        """Add what is used, twice, with zeros for the rest: torch's own means know of no mask."""
+        count = where.expand(x.shape).sum(case.axis, keepdim=True)
+        mean = self._torch.where(where, x, 0).sum(case.axis, keepdim=True) / count
+        squares = self._torch.where(where, (x - mean) ** 2, 0).sum(case.axis, keepdim=True)
+        return (squares / count).squeeze(case.axis), mean.squeeze(case.axis)
 
     def _fused(self, case: Case, arena: Arena, x: Any, *parameters: Any) -> Call:
         """Call one function after the other: torch has none for all of it."""
