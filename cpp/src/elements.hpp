@@ -49,6 +49,14 @@ decltype(auto) with_type(const Elements& elements, Body&& body) {
     }
 }
 
+/// Calls body(p) with the results as a pointer to their type, 8-bit ones too.
+template <class Body>
+void with_result(const Elements& y, Body&& body) {
+    if (y.dtype == DType::i8) return body(static_cast<std::int8_t*>(y.data));
+    if (y.dtype == DType::u8) return body(static_cast<std::uint8_t*>(y.data));
+    with_type(y, body);
+}
+
 inline float promote(float value) noexcept { return value; }
 inline double promote(double value) noexcept { return value; }
 inline float promote(kernels::F16 value) noexcept { return kernels::ToFloat(value); }
@@ -62,6 +70,16 @@ To round_to(C value) noexcept {
         return kernels::ToBF16(static_cast<float>(value));
     } else {
         return static_cast<To>(value);
+    }
+}
+
+/// The same, for 8-bit results too, which are whole numbers by then.
+template <class To>
+To result_of(double value) noexcept {
+    if constexpr (sizeof(To) == 1) {
+        return static_cast<To>(value);
+    } else {
+        return round_to<To>(value);
     }
 }
 

@@ -4,29 +4,13 @@
 #include <algorithm>
 
 #include "inner_loop.hpp"
+#include "torn_rows.hpp"
 
 namespace anynorm::detail {
 namespace {
 
 using kernels::AffineArgs;
 using kernels::Kernels;
-
-/// Calls body(p) with the results as a pointer to their type, 8-bit ones too.
-template <class Body>
-void with_result(const Elements& y, Body&& body) {
-    if (y.dtype == DType::i8) return body(static_cast<std::int8_t*>(y.data));
-    if (y.dtype == DType::u8) return body(static_cast<std::uint8_t*>(y.data));
-    with_type(y, body);
-}
-
-template <class To>
-To result_of(double value) noexcept {
-    if constexpr (sizeof(To) == 1) {
-        return static_cast<To>(value);
-    } else {
-        return round_to<To>(value);
-    }
-}
 
 template <class A>
 class SelectedWriter {
@@ -57,6 +41,10 @@ class SelectedWriter {
         direct_ = operands_.x.dtype == stored_as<A>() && operands_.y.dtype == stored_as<A>() && contiguous(op_x) &&
                   contiguous(op_y) && !operands_.epilogue.given() && one_or_all(op_cell) && is_direct(op_weight) &&
                   is_direct(op_bias);
+        const bool replaces = apply_.excluded == Excluded::zero ||
+                              (apply_.excluded == Excluded::input && operands_.x.data != operands_.y.data);
+        overwrites_ = mask_ != nullptr && by_rows_ && direct_ && replaces && !apply_.selection.splits() &&
+                      rows_.stride[op_where] != 0 && inner_.n < join_below;
     }
 
     void run() {
@@ -179,14 +167,34 @@ class SelectedWriter {
             run_tiles(offset, row, std::min(joined, rows_.n - row), -1);
     }
 
-    /// Rows of one group each: as many at a time as follow each other.
+    /// Rows of one group each.
     void run_rows(const std::int64_t* offset) {
-        for (std::int64_t row = 0; row < rows_.n;) {
+        const std::int64_t stretch = overwrites_ ? std::max<std::int64_t>(1, torn_stretch / inner_.n) : rows_.n;
+        std::int64_t begin = 0;
+        for (std::int64_t row = 0; overwrites_ && row < rows_.n; row += stretch) {
+            const std::int64_t rows = std::min(stretch, rows_.n - row);
+            const Strided mask{mask_ + at(offset, op_where, row), rows_.stride[op_where]};
+            if (!is_torn(mask, rows)) continue;
+            run_rows(offset, begin, row);
+            ApplyOperands through_caches = operands_;
+            through_caches.stream = false;
+            run_joined(through_caches, offset, row, rows, 0);
+            const AffineArgs<A> args = arguments(offset, row, 0);
+            const A* const stand_ins = apply_.excluded == Excluded::zero ? nullptr : args.x;
+            replace_excluded<A>(mask, {stand_ins, rows_.stride[op_x]}, {args.y, rows_.stride[op_y]}, rows, inner_.n);
+            begin = row + rows;
+        }
+        run_rows(offset, begin, rows_.n);
+    }
+
+    /// The rows of [row, last): as many at a time as follow each other.
+    void run_rows(const std::int64_t* offset, std::int64_t row, std::int64_t last) {
+        while (row < last) {
             const std::int64_t group = group_of_row(offset, row);
-            std::int64_t end = row + (group >= 0 ? run_of(offset, row, rows_.n - row) : 1);
-            while (end < rows_.n && group_of_row(offset, end) == group) ++end;
+            std::int64_t end = row + (group >= 0 ? run_of(offset, row, last - row) : 1);
+            while (end < last && group_of_row(offset, end) == group) ++end;
             if (group >= 0 && (end - row) * inner_.n >= long_run()) {
-                run_joined(offset, row, end - row, group);
+                run_joined(operands_, offset, row, end - row, group);
             } else if (group >= 0 && direct_) {
                 run_kernel(offset, row, end - row, group, nullptr);
             } else if (group >= 0 || apply_.excluded != Excluded::keep) {
@@ -203,7 +211,8 @@ class SelectedWriter {
     }
 
     /// Rows of one group as the apply pass of a call without a selection takes them: rows of few elements are joined.
-    void run_joined(const std::int64_t* offset, std::int64_t row, std::int64_t rows, std::int64_t group) {
+    void run_joined(const ApplyOperands& operands, const std::int64_t* offset, std::int64_t row, std::int64_t rows,
+                    std::int64_t group) {
         Nest run;
         run.depth = 2;
         run.loops[0] = rows_;
@@ -213,7 +222,7 @@ class SelectedWriter {
             run.offset[operand] = at(offset, static_cast<Operand>(operand), row);
         const std::int64_t first = group * apply_.group_step;
         apply_piece(
-            kernels_, operands_, run,
+            kernels_, operands, run,
             Coefficients<C>{coefficients_.mean + first, coefficients_.mean_lo + first, coefficients_.rstd + first});
     }
 
@@ -390,6 +399,15 @@ class SelectedWriter {
         write({finished_, operands_.y.dtype}, 0, 1, n);
         with_result(operands_.y, [&]<class Y>(Y* to) {
             const Y* const from = reinterpret_cast<const Y*>(finished_);
+            if (apply_.excluded == Excluded::zero && !steps_) {
+                // Without a branch, which no predictor knows.
+                const Y zero = stand_in<Y>(x, 0);
+                for (std::int64_t i = 0; i < n; ++i) {
+                    const Y value = from[i];
+                    to[y + i * inner_.stride[op_y]] = is_member_[i] != 0 ? value : zero;
+                }
+                return;
+            }
             for (std::int64_t i = 0; i < n; ++i) {
                 if (is_member_[i] != 0) {
                     to[y + i * inner_.stride[op_y]] = from[i];
@@ -446,7 +464,7 @@ class SelectedWriter {
     Nest nest_;
     Loop inner_{1, false, {}}, rows_{1, false, {}};
     int outside_ = 0;
-    bool by_rows_, direct_;
+    bool by_rows_, direct_, overwrites_;
     bool steps_;  ///< scales or zero points are arrays
     std::int64_t members_ = 0;
     unsigned char is_member_[tile];

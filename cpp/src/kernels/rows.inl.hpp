@@ -36,7 +36,7 @@ template <class X, class Beside = Nothing>
     return row;
 }
 
-/// Not inlined: the first two rows of LongRows, in 32 variants of a tenth of the library and a sixth of its compilation.
+/// Not inlined: for the first two rows in each of the 32 LongRows it was a tenth of the library.
 template <class X>
 [[gnu::noinline]] Cell SumFirstRow(const RowsArgs<X>& args, const X* x) {
     return SumBlocks(args, x);
