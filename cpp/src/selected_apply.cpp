@@ -173,7 +173,7 @@ class SelectedWriter {
         std::int64_t begin = 0;
         for (std::int64_t row = 0; overwrites_ && row < rows_.n; row += stretch) {
             const std::int64_t rows = std::min(stretch, rows_.n - row);
-            const Strided mask{mask_ + at(offset, op_where, row), rows_.stride[op_where]};
+            const Strided<const unsigned char> mask{mask_ + at(offset, op_where, row), rows_.stride[op_where]};
             if (!is_torn(mask, rows)) continue;
             run_rows(offset, begin, row);
             ApplyOperands through_caches = operands_;
