@@ -18,6 +18,15 @@ inline constexpr std::int64_t join_below = 32;
 // Rows of whole packs have no ends that a kernel would take element by element.
 inline constexpr std::int64_t pack_of_kernels = 16;
 
+/// Rows in memory or in a buffer, and how far apart they are.
+template <class T>
+struct RowsAt {
+    T* at;
+    std::int64_t row;
+
+    T* of(std::int64_t index) const noexcept { return at + index * row; }
+};
+
 /// The vectors' loop: the innermost loop of the nest, joined with its neighbours while it is short and x and y run on
 /// through them. Levels are counted from the inside.
 struct InnerLoop {

@@ -48,13 +48,7 @@ class SelectedGradientPieces {
     void write_grad_input(const Nest& piece) noexcept;
 
   private:
-    /// Rows of the compute type, in memory or in a buffer.
-    struct Rows {
-        const C* at;
-        std::int64_t row;
-
-        const C* of(std::int64_t index) const { return at + index * row; }
-    };
+    using Rows = RowsAt<const C>;
     /// What is constant along each row or varies with its elements.
     struct Coefficient : Rows {
         bool varies;
