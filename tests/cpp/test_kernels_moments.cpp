@@ -182,7 +182,7 @@ void for_each_column_block(Check&& check) {
         check(block.columns(cells, 3, 5, true));
         check(block.columns(cells, 2, 9, false));
     }
-    for (std::int64_t cells : {511, 512, 513, 1025}) check(block.columns(cells, 2, 9, true));  // tiles of 512
+    for (std::int64_t cells : {513, 1023, 1024, 1025}) check(block.columns(cells, 2, 9, true));  // tiles of 1024
     check(block.columns(3, 1, 1024, true));
     for (std::int64_t cells : {1, 7, 16, 35}) {
         for (std::int64_t n : {127, 128, 255}) check(block.columns(cells, 1, n, true));

@@ -23,7 +23,7 @@ inline Bits AsBits(F v) { return reinterpret_cast<Bits>(v); }
 inline F FromBits(Bits v) { return reinterpret_cast<F>(v); }
 inline Bits Less(F a, F b) { return reinterpret_cast<Bits>(a < b); }
 inline Bits LessEqual(F a, F b) { return reinterpret_cast<Bits>(a <= b); }
-inline F Select(Bits mask, F yes, F no) { return FromBits((mask & AsBits(yes)) | (~mask & AsBits(no))); }
+inline F Select(Bits mask, F yes, F no) { return mask ? yes : no; }
 inline F Magnitude(F v) { return FromBits(AsBits(v) & 0x7fffffffU); }
 
 // NaN stays NaN.

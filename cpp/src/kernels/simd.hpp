@@ -157,15 +157,31 @@ inline void PackStoreN(X* p, std::int64_t count, const Pack<Compute<X>>& v) {
 
 inline D LoadPromote(const double* p) { return LoadU(p); }
 
+/// How many vectors are promoted together: two of halves, which AVX2 takes from one load.
+template <class X>
+constexpr int together = is_half<X> ? 2 : 1;
+
+template <class Half>
+inline void PromoteTwo(const Half* p, D* to) {
+    to[0] = LoadPromote(p);
+    to[1] = LoadPromote(p + Pack<double>::lanes);
+}
+
+/// `together<X>` vectors that follow each other.
+template <class X>
+inline void PromoteTogether(const X* p, D* to) {
+    if constexpr (is_half<X>) {
+        PromoteTwo(p, to);
+    } else {
+        *to = LoadPromote(p);
+    }
+}
+
 template <class X>
 inline Pack<double> PackLoadPromote(const X* p) {
     Pack<double> result;
-    if constexpr (is_half<X>) {
-        PromoteHalves(p, result.piece);
-    } else {
-        ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; ++i) {
-            result.piece[i] = LoadPromote(p + i * Pack<double>::lanes);
-        }
+    ANYNORM_UNROLL for (int i = 0; i < Pack<double>::pieces; i += together<X>) {
+        PromoteTogether(p + i * Pack<double>::lanes, result.piece + i);
     }
     return result;
 }

@@ -124,10 +124,6 @@ inline void LoadHalves(const Half* p, F* to) {
     for (int i = 0; i < 4; ++i) to[i] = LoadHalf(p + 4 * i);
 }
 template <class Half>
-inline void PromoteHalves(const Half* p, D* to) {
-    for (int i = 0; i < 8; ++i) to[i] = LoadPromote(p + 2 * i);
-}
-template <class Half>
 inline void StoreHalves(Half* p, const F* from) {
     for (int i = 0; i < 4; ++i) StoreHalf(p + 4 * i, from[i]);
 }

@@ -118,15 +118,11 @@ inline void LoadHalves(const Half* p, F* to) {
     to[0] = LoadHalf(p);
     to[1] = LoadHalf(p + 8);
 }
-inline void PromoteHalves(const F16* p, D* to) {
-    for (int i = 0; i < 4; ++i) to[i] = LoadPromote(p + 4 * i);
-}
-inline void PromoteHalves(const BF16* p, D* to) {
-    for (int i = 0; i < 2; ++i) {
-        const __m128i zero = _mm_setzero_si128(), halves = LoadEight(p + 8 * i);
-        to[2 * i] = _mm256_cvtps_pd(_mm_castsi128_ps(_mm_unpacklo_epi16(zero, halves)));
-        to[2 * i + 1] = _mm256_cvtps_pd(_mm_castsi128_ps(_mm_unpackhi_epi16(zero, halves)));
-    }
+/// Two vectors that follow each other, of one load.
+inline void PromoteTwo(const BF16* p, D* to) {
+    const __m128i zero = _mm_setzero_si128(), halves = LoadEight(p);
+    to[0] = _mm256_cvtps_pd(_mm_castsi128_ps(_mm_unpacklo_epi16(zero, halves)));
+    to[1] = _mm256_cvtps_pd(_mm_castsi128_ps(_mm_unpackhi_epi16(zero, halves)));
 }
 inline __m256i RoundHalves(const F16*, const F* from) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;

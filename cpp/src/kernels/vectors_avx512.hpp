@@ -111,11 +111,6 @@ inline void LoadHalves(const Half* p, F* to) {
     *to = LoadHalf(p);
 }
 template <class Half>
-inline void PromoteHalves(const Half* p, D* to) {
-    to[0] = LoadPromote(p);
-    to[1] = LoadPromote(p + 8);
-}
-template <class Half>
 inline void StoreHalves(Half* p, const F* from) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), RoundTo(p, *from));
 }
