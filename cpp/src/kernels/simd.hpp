@@ -157,9 +157,9 @@ inline void PackStoreN(X* p, std::int64_t count, const Pack<Compute<X>>& v) {
 
 inline D LoadPromote(const double* p) { return LoadU(p); }
 
-/// How many vectors are promoted together: two of halves, which AVX2 takes from one load.
+/// How many vectors are promoted together: two of halves with AVX2, which takes those of bfloat16 from one load.
 template <class X>
-constexpr int together = is_half<X> ? 2 : 1;
+constexpr int together = is_half<X> && Pack<double>::lanes == 4 ? 2 : 1;
 
 template <class Half>
 inline void PromoteTwo(const Half* p, D* to) {
@@ -170,7 +170,7 @@ inline void PromoteTwo(const Half* p, D* to) {
 /// `together<X>` vectors that follow each other.
 template <class X>
 inline void PromoteTogether(const X* p, D* to) {
-    if constexpr (is_half<X>) {
+    if constexpr (together<X> == 2) {
         PromoteTwo(p, to);
     } else {
         *to = LoadPromote(p);
