@@ -48,7 +48,7 @@ std::vector<Kind> kinds() {
 std::vector<Kind> large_kinds() {
     return {
         {"batch", {9, 40, 13, 17}, {0, 2, 3}, {1}}, {"batch_three_channels", {40, 3, 31, 33}, {0, 2, 3}, {1}},
-        {"columns", {1500, 37}, {0}, {1}},          {"columns_wide", {17, 4200}, {0}, {1}},
+        {"columns", {1500, 37}, {0}, {1}},          {"columns_wide", {70, 1100}, {0}, {1}},
         {"layer_many", {3000, 20}, {1}, {1}},       {"layer_few_long", {3, 40000}, {1}, {1}},
         {"rms", {130, 300}, {1}, {1}, false},       {"group", {5, 4, 8, 40, 31}, {2, 3, 4}, {1, 2}},
         {"columns_of_3", {30001, 3}, {0}, {1}},     {"columns_of_24", {5003, 24}, {0}, {1}},

@@ -151,6 +151,73 @@ TEST_P(KernelGradients, SumsOfRows) {
     });
 }
 
+/// Sums of columns with statistics of their own: few, as many as have theirs promoted once, more, and more than a
+/// strip; rows end to end and with gaps.
+TEST_P(KernelGradients, SumsOfColumns) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        using C = kernels::Compute<T>;
+        constexpr std::int64_t column_rows = 11, widest = 4133;
+        for (const std::int64_t n :
+             {std::int64_t{37}, std::int64_t{512}, std::int64_t{520}, std::int64_t{4096}, widest}) {
+            for (const std::int64_t gap : {0, 5}) {
+                const std::int64_t row = n + gap, size = (column_rows - 1) * row + n;
+                Random random(29);
+                Guarded<T> inputs(size), gradients(size);
+                T *const x = inputs.last(size), *const dy = gradients.last(size);
+                for (std::int64_t i = 0; i < size; ++i) {
+                    x[i] = static_cast<T>(random.uniform(-3, 5));
+                    dy[i] = static_cast<T>(random.uniform(-1, 2));
+                }
+                std::vector<C> mean, mean_lo, rstd;
+                const C weight = C(1.5);
+                std::vector<double> s1, s2, expected1, expected2;
+                for (std::int64_t j = 0; j < n; ++j) {
+                    mean.push_back(static_cast<C>(random.uniform(0, 2)));
+                    mean_lo.push_back(static_cast<C>(random.uniform(-1e-9, 1e-9)));
+                    rstd.push_back(static_cast<C>(random.uniform(0.5, 2)));
+                    s1.push_back(random.uniform(-1, 1));
+                    s2.push_back(random.uniform(-1, 1));
+                    const double hi = static_cast<double>(mean.back()), lo = static_cast<double>(mean_lo.back());
+                    double sum1 = s1.back(), sum2 = s2.back();
+                    for (std::int64_t first = 0; first < column_rows; first += 8) {
+                        double step1 = 0, step2 = 0;
+                        for (std::int64_t r = first; r < std::min(first + 8, column_rows); ++r) {
+                            const double value = static_cast<double>(x[r * row + j]);
+                            const double d = sizeof(T) == sizeof(double) ? (value - hi) - lo : value - (hi + lo);
+                            const double g = static_cast<double>(dy[r * row + j]);
+                            step1 += g;
+                            step2 = mul_add(fused(), g, d, step2);
+                        }
+                        sum1 += product(step1, static_cast<double>(weight));
+                        const double scaled = product(step2, static_cast<double>(rstd.back()));
+                        sum2 += product(scaled, static_cast<double>(weight));
+                    }
+                    expected1.push_back(sum1);
+                    expected2.push_back(sum2);
+                }
+                table<T>().gradient_sums_column[kernels::gradient_index(true, false)]({.rows = column_rows,
+                                                                                       .n = n,
+                                                                                       .x = x,
+                                                                                       .grad_output = dy,
+                                                                                       .mean = mean.data(),
+                                                                                       .mean_lo = mean_lo.data(),
+                                                                                       .rstd = rstd.data(),
+                                                                                       .weight = &weight,
+                                                                                       .x_row = row,
+                                                                                       .grad_output_row = row,
+                                                                                       .stat_row = 0,
+                                                                                       .weight_row = 0,
+                                                                                       .s1 = s1.data(),
+                                                                                       .s2 = s2.data(),
+                                                                                       .sum_row = 0});
+                EXPECT_EQ(different_bits(s1, expected1), 0) << "n = " << n << ", gap = " << gap;
+                EXPECT_EQ(different_bits(s2, expected2), 0) << "n = " << n << ", gap = " << gap;
+            }
+        }
+    });
+}
+
 TEST_P(KernelGradients, Results) {
     with_type([&](auto type) {
         using T = decltype(type);

@@ -60,7 +60,7 @@ struct NoColumns {
 
 /// The sums of a tile of columns.
 struct ColumnSums {
-    // As many as a strip of a plan has at most. Where a tile is all columns, rows are read ahead in the order of
+    // As many as a strip of a plan has from memory. Where a tile is all columns, rows are read ahead in the order of
     // memory: 1024 columns take 0.83 of the time that they take in tiles of 512, whose packs L1 holds; from L2 they
     // take 1.02.
     static constexpr std::int64_t tile = 1024;
