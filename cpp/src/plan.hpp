@@ -113,6 +113,8 @@ struct PlanRequest {
     std::int64_t wide_piece_bytes = 2 * 1024 * 1024;
     /// Pieces of sets of several rows, side by side.
     std::int64_t planes_piece_bytes = 128 * 1024;
+    /// Up to here a second read of a piece comes from the last cache.
+    std::int64_t cached_bytes = 4 * 1024 * 1024;
 };
 
 /// The blocks of a chunk of a set that has so many.

@@ -190,6 +190,9 @@ class Run {
     /// Whether the column kernel can write the results of other sets: y lies like x, weight and bias belong to columns,
     /// and all packs of columns are whole lines of y.
     bool writes_columns() const {
+        // Eight rows are read and eight written at a time: of longer rows these are so many pages that a pass after the
+        // other takes 0.6 of the time (2 KB) or 0.4 (4 KB).
+        constexpr std::int64_t longest_row = 1024;
         const Reduction& reduction = plan_.reduction;
         const Nest& nest = plan_.nest;
         if (reduction.interleave > 1) return false;
@@ -202,7 +205,8 @@ class Run {
             if (i == reduction.cells_loop) {
                 // Strips of rows: so many pages at a time that a pass after the other takes a third of the time.
                 if (i == plan_.sets.loop && plan_.sets.length < loop.n) return false;
-                if (!whole_lines(loop.n * reduction.fold)) return false;
+                const std::int64_t row = loop.n * reduction.fold;
+                if (row * static_cast<std::int64_t>(sizeof(A)) > longest_row || !whole_lines(row)) return false;
             } else if (!whole_lines(loop.stride[op_x])) {
                 return false;
             }
