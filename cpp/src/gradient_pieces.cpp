@@ -154,21 +154,21 @@ struct Results {
 template <class C>
 void make_slopes(const GradientCall& call, const Elements& weight, const Nest& piece, const kernels::Cell* cells,
                  double elements_of_set, const Sums& sums, const C* mean_lo, const Slopes<C>& out) noexcept {
-    const Nest kept = kept_loops(piece);
-    std::int64_t i = 0;
-    walk(kept, kept.depth, [&](const std::int64_t* offset) {
-        const kernels::Cell& cell = cells[i];
-        const double rstd = 1 / std::sqrt(cell.m2 / cell.count + call.eps);
-        const double scale = rstd * (weight.given() ? element_at(weight, offset[op_weight]) : 1.0);
-        double slope = 0, shift = 0;
-        if (!call.frozen) {
-            slope = -rstd * scale * sums.s2[i] / elements_of_set;
-            if (call.center) shift = -scale * sums.s1[i] / elements_of_set;
+    std::int64_t cell = 0;
+    walk_rows(kept_loops(piece), [&](const std::int64_t* offset, const Loop& inner) {
+        for (std::int64_t k = 0; k < inner.n; ++k, ++cell) {
+            const double rstd = 1 / std::sqrt(cells[cell].m2 / cells[cell].count + call.eps);
+            const double scale =
+                rstd * (weight.given() ? element_at(weight, offset[op_weight] + k * inner.stride[op_weight]) : 1.0);
+            double slope = 0, shift = 0;
+            if (!call.frozen) {
+                slope = -rstd * scale * sums.s2[cell] / elements_of_set;
+                if (call.center) shift = -scale * sums.s1[cell] / elements_of_set;
+            }
+            out.slope[cell] = static_cast<C>(slope);
+            out.offset[cell] = static_cast<C>(shift - slope * static_cast<double>(mean_lo[cell]));
+            out.scale[cell] = static_cast<C>(scale);
         }
-        out.slope[i] = static_cast<C>(slope);
-        out.offset[i] = static_cast<C>(shift - slope * static_cast<double>(mean_lo[i]));
-        out.scale[i] = static_cast<C>(scale);
-        ++i;
     });
 }
 

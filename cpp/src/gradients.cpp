@@ -16,8 +16,6 @@
 namespace anynorm::detail {
 namespace {
 
-// With fewer partial sums than this the threads get strips of the parameters instead.
-constexpr std::int64_t enough_groups = 8;
 constexpr std::int64_t strip_elements = 64 * 1024;
 
 /// One call with its types bound: X is x's; A that of x, grad_output and grad_input, or else the type to compute in.
@@ -119,7 +117,8 @@ class GradientRun {
         parameter.size = size_along(nest, operand);
         parameter.from_sets = weight_in_cells_ && !within_sets(nest, operand);
         parameter.exclusive = parameter.from_sets && along_all_sets(nest, operand);
-        const std::int64_t room = groups_for(parameter.size, x_bytes());
+        const std::int64_t room =
+            split() ? groups_for(parameter.size, x_bytes()) : groups_of_whole_sets(parameter.size, x_bytes());
         parameter.groups = parameter.exclusive ? 1 : std::min(room, worthwhile_groups(parameter.size, nest.size()));
         // Pieces of whole sets need partial sums of their own; where there is no room for several, sets are split.
         if (!parameter.exclusive && room < std::min(enough_groups, plan_.sets.pieces)) {
