@@ -219,6 +219,50 @@ TEST(Plan, GivenStatisticsOfFewSetsSplitThem) {
     EXPECT_EQ(detail::make_plan(nest_of(geometry({5000, 2}), {1}), request).mode, Plan::Mode::whole_sets);
 }
 
+PlanRequest request_for(int threads, bool apply = true) {
+    PlanRequest request;
+    request.threads = threads;
+    request.apply = apply;
+    return request;
+}
+
+/// The batch norm of so many samples of 21 planes of 7x7.
+Plan plan_of_planes(std::int64_t samples, const PlanRequest& request) {
+    return detail::make_plan(nest_of(geometry({samples, 21, 7, 7}), {0, 2, 3}), request);
+}
+
+TEST(Plan, SetsInManyPlacesAreSplit) {
+    EXPECT_EQ(plan_of_planes(1040, request_for(1)).mode, Plan::Mode::split_sets);
+    EXPECT_EQ(plan_of_planes(1000, request_for(1)).mode, Plan::Mode::whole_sets) << "less than 4 MB";
+    EXPECT_EQ(plan_of(nest_of(geometry({511, 64, 7, 7}), {0, 2, 3}), 1).mode, Plan::Mode::whole_sets);
+    EXPECT_EQ(plan_of(nest_of(geometry({512, 64, 7, 7}), {0, 2, 3}), 1).mode, Plan::Mode::split_sets);
+}
+
+TEST(Plan, PiecesHavePagesOfEveryPlace) {
+    PlanRequest request = request_for(1);
+    request.wide_piece_bytes = 256 * 1024;
+    EXPECT_EQ(plan_of_planes(500, request).sets.pieces, 1);  // 1024 elements are 21 planes
+    request.cached_bytes = 1024 * 1024;
+    EXPECT_EQ(plan_of_planes(500, request).sets.length, 7);  // 1 MB are ten channels: three pieces of equal length
+}
+
+TEST(Plan, MomentsOfPlanesAreReadInLongStretches) {
+    const Nest nest = nest_of(geometry({4096, 64, 64}), {0, 2});
+    const Plan plan = detail::make_plan(nest, request_for(2, false));
+    EXPECT_EQ(plan.reduction.chunks, 4);
+    EXPECT_EQ(plan.mode, Plan::Mode::split_sets);
+    EXPECT_EQ(plan.sets.length, 32);  // two pieces of four chunks: four for each thread
+    EXPECT_EQ(detail::make_plan(nest, request_for(1, false)).sets.pieces, 1);
+}
+
+TEST(Plan, ColumnsFromMemoryAreWholeRows) {
+    const auto pieces = [](std::int64_t samples) {
+        return plan_of(nest_of(geometry({samples, 28, 28, 256}), {1, 2}), 1).sets.pieces;
+    };
+    EXPECT_EQ(pieces(6), 6);
+    EXPECT_EQ(pieces(5), 10) << "less than 4 MB";
+}
+
 // ---- Blocks of a set ------------------------------------------------------------------------------------------------
 
 /// Marks the elements (offsets of x from the set's start) of all blocks; every reduced element must be met once.
