@@ -97,6 +97,23 @@ def test_extra_memory_of_gradients(run_python):
     assert too_much == {}
 
 
+LONG_ROWS = """
+x, weight = np.ones((512, 8192), np.float32), np.ones(8192, np.float32)
+dy, dx = np.ones_like(x), np.ones_like(x)
+parameters = {"grad_weight": np.empty_like(weight), "grad_bias": np.empty_like(weight)}
+small = np.ones((2, 8192), np.float32)
+anynorm.layer_norm_backward(small, small, weight=weight)
+print(extra(lambda: anynorm.layer_norm_backward(dy, x, weight=weight, grad_input=dx, **parameters)))
+"""
+
+
+@needs_proc
+def test_extra_memory_of_gradients_of_long_rows(run_python):
+    """Eight partial sums, so that x is read once, but no more than an eighth of x."""
+    x_bytes = 512 * 8192 * 4
+    assert int(run_python(f"{PEAK}\n{LONG_ROWS}", timeout=300)) < x_bytes / 8 + 0.01 * x_bytes
+
+
 FUSED = """
 result = {}
 x, residual, total, y, q = (np.ones(shape, dtype) for dtype in (*4 * [np.float32], np.int8))
