@@ -244,18 +244,19 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
                                        : request.planes_piece_bytes) /
                           request.element_bytes;
     if (plan.rows) target = std::max(target, request.rows_of_piece * reduction.n);
+    const bool planes = wide && !column;
     const Places places(nest, reduction.cells_loop);
-    const bool planes = wide && !column && request.apply;
     const bool scattered = planes && places.count >= many_places && elements * request.element_bytes > small_bytes;
     if (planes) {
         const std::int64_t stretched = ceil_div(min_stretch, places.stretch) * places.count * places.stretch;
         target = std::max(target, std::min(stretched, request.cached_bytes / request.element_bytes));
     }
-    // What no cache gives back: pieces as long as the threads allow have the longest stretches of memory.
-    const bool longest = scattered || (wide && !request.apply);
-    if (longest) target = elements;
+    // What no cache gives back: pieces as long as the threads allow have the longest stretches of memory. The chunks of
+    // planes are pieces as well; columns have many of them, and so many partial moments that they are not.
+    if (scattered || (wide && !request.apply)) target = elements;
+    const bool by_chunks = planes && (scattered || !request.apply);
     if (threads > 1) {
-        const std::int64_t parts = ceil_div(4 * threads, longest ? reduction.chunks : 1);
+        const std::int64_t parts = ceil_div(4 * threads, by_chunks ? reduction.chunks : 1);
         target = std::min(target, std::max(elements / parts, min_piece_bytes / request.element_bytes));
     }
     const int strip_loop = column ? reduction.cells_loop : -1;
@@ -275,7 +276,7 @@ Plan make_plan(const Nest& nest, const PlanRequest& request) noexcept {
     if (request.statistics) {
         // A chunk is the smallest part of a set that can be summed on its own.
         const bool can_split = reduction.chunks > 1 || request.apply;
-        const bool uneven = plan.sets.pieces < 4 * threads && (longest || plan.sets.pieces % threads != 0);
+        const bool uneven = plan.sets.pieces < 4 * threads && (by_chunks || plan.sets.pieces % threads != 0);
         // What no cache gives back is better read twice in the order of memory.
         const bool read_twice =
             request.apply && column && elements / plan.sets.pieces * request.element_bytes > request.cached_bytes;
