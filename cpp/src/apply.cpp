@@ -22,6 +22,42 @@ struct Coefficient {
     bool direct;  ///< the kernel can read it in place
 };
 
+/// Mean, mean_lo, rstd, weight and bias along the inner loop.
+template <class C>
+struct CoefficientTiles {
+    Coefficient of[5];
+    const C* at[5];  ///< where the kernel reads them
+
+    /// Points at[i] at the coefficient of row `row` from element `first` on, packing it if need be.
+    void prepare(int i, const InnerLoop& inner, const std::int64_t* offset, std::int64_t row, std::int64_t first,
+                 std::int64_t n) {
+        const Coefficient& c = of[i];
+        const std::int64_t start = offset[c.operand] + row * c.row_stride;
+        if (c.direct) {
+            at[i] = static_cast<const C*>(c.elements.data) + start + (c.varies ? first : 0);
+        } else {
+            load_along(packed_[i], c.elements, start, inner, c.along, first, n);
+            at[i] = packed_[i];
+        }
+    }
+
+    void prepare_all(const InnerLoop& inner, const std::int64_t* offset, std::int64_t row, std::int64_t n) {
+        for (int i = 0; i < 5; ++i) prepare(i, inner, offset, row, 0, n);
+    }
+
+    /// rstd * weight and a bias that varies: one load less for the kernel, and one kernel for all.
+    void merge_scale(std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) packed_[2][i] *= at[3][of[3].varies ? i : 0];
+        if (!of[4].varies) std::fill_n(packed_[4], n, *at[4]);
+        at[3] = &one_;
+        at[4] = packed_[4];
+    }
+
+  private:
+    C one_ = 1;
+    alignas(64) C packed_[5][tile];
+};
+
 template <class A>
 class Pass {
   public:
@@ -30,37 +66,40 @@ class Pass {
     Pass(const Kernels<A>& kernels, const ApplyOperands& operands, const Nest& piece,
          const Coefficients<C>& coefficients)
         : operands_(operands),
+          close_line_(kernels.close_line),
           nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias, op_scale, op_zero_point))) {
         choose_inner();
         const Elements cells[] = {{coefficients.mean, stored_as<C>()},
                                   {coefficients.mean_lo, stored_as<C>()},
                                   {coefficients.rstd, stored_as<C>()}};
-        for (int i = 0; i < 3; ++i) coefficients_[i] = coefficient(cells[i], op_cell);
-        coefficients_[3] = coefficient(operands.weight, op_weight);
-        coefficients_[4] = coefficient(operands.bias, op_bias);
+        for (int i = 0; i < 3; ++i) coefficients_.of[i] = coefficient(cells[i], op_cell);
+        coefficients_.of[3] = coefficient(operands.weight, op_weight);
+        coefficients_.of[4] = coefficient(operands.bias, op_bias);
         const bool x_unit = inner_.total == 1 || x_step_ == 1, y_unit = inner_.total == 1 || y_step_ == 1;
         x_direct_ = operands.x.dtype == stored_as<A>() && x_unit;
         y_direct_ = operands.y.dtype == stored_as<A>() && y_unit && !operands.epilogue.given();
         all_direct_ = repeats_ = x_direct_ && y_direct_;
-        for (const Coefficient& c : coefficients_) {
+        for (const Coefficient& c : coefficients_.of) {
             all_direct_ = all_direct_ && c.direct;
             repeats_ = repeats_ && (!c.varies || c.along.repeats(inner_));
         }
         if (operands.epilogue.steps.given()) take_steps();
-        const bool merged = repeats_ && !all_direct_ && coefficients_[0].varies;
+        const bool merged = repeats_ && !all_direct_ && coefficients_.of[0].varies;
         affine_ = kernels.affine[merged ? kernels::affine_index(true, false, true)
-                                        : kernels::affine_index(coefficients_[0].varies, coefficients_[3].varies,
-                                                                coefficients_[4].varies)];
+                                        : kernels::affine_index(coefficients_.of[0].varies, coefficients_.of[3].varies,
+                                                                coefficients_.of[4].varies)];
     }
 
     void run() {
         if (in_place()) {
             AffineArgs<A> args;
             while (next(args)) affine_(args);
-            return;
+        } else {
+            const bool finishes = operands_.epilogue.given();
+            walk(nest_, outside_,
+                 [&](const std::int64_t* offset) { finishes ? run_epilogue(offset) : run_tiles(offset); });
         }
-        const bool finishes = operands_.epilogue.given();
-        walk(nest_, outside_, [&](const std::int64_t* offset) { finishes ? run_epilogue(offset) : run_tiles(offset); });
+        if (operands_.stream) close_line_(open_);
     }
 
     /// Runs `work` with a queue of the kernel's calls, then those that it left.
@@ -78,15 +117,16 @@ class Pass {
         args = queue.args;
         skip(args, queue.row, 0);
         args.rows = queue.args.rows - queue.row;
-        affine_(args);  // also where no row is left: for its fence
+        affine_(args);
         while (next(args)) affine_(args);
+        if (operands_.stream) close_line_(open_);
     }
 
     /// Whether the kernel that sums rows can work off this pass.
     bool can_queue() const {
         constexpr std::int64_t few_lines = 256;
-        return operands_.stream && all_direct_ && !coefficients_[0].varies && !coefficients_[3].varies &&
-               !coefficients_[4].varies && inner_.total >= few_lines;
+        return operands_.stream && all_direct_ && !coefficients_.of[0].varies && !coefficients_.of[3].varies &&
+               !coefficients_.of[4].varies && inner_.total >= few_lines;
     }
 
   private:
@@ -153,55 +193,64 @@ class Pass {
     /// comes back after a period, each row as tiles of whole periods, packed once, and what is left.
     bool next(AffineArgs<A>& args) noexcept {
         if (rest_ > 0) {
-            args = kernel_args(offset_, {row_, 1, 0, 0, 0}, inner_.total - rest_, rest_);
+            set_args(args, offset_, {row_, 1, 0, 0, 0}, inner_.total - rest_, rest_);
             rest_ = 0;
             return true;
         }
-        const std::int64_t rows = all_direct_ ? 1 : rows_.n;
-        row_ = done_ % rows;
-        std::int64_t index = done_ / rows;
-        for (int operand = 0; operand < operand_count; ++operand) offset_[operand] = nest_.offset[operand];
-        for (int i = outside_ - 1; i >= 0; --i) {
-            const Loop& loop = nest_.loops[i];
-            for (int operand = 0; operand < operand_count; ++operand)
-                offset_[operand] += index % loop.n * loop.stride[operand];
-            index /= loop.n;
-        }
-        if (index > 0) return false;
-        ++done_;
+        if (!go_on()) return false;
         if (all_direct_) {
-            prepare_all(offset_, 0, 0, inner_.total);
-            args = kernel_args(offset_, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, 0, inner_.total);
+            coefficients_.prepare_all(inner_, offset_, 0, inner_.total);
+            set_args(args, offset_, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, 0, inner_.total);
             return true;
         }
         const std::int64_t step = step_of_repeats(), count = inner_.total / step;
         rest_ = inner_.total - count * step;
-        prepare_all(offset_, row_, 0, step);
-        if (coefficients_[0].varies) merge_scale(step);
-        args = kernel_args(offset_, {row_, count, step, step, 0}, 0, step);
+        coefficients_.prepare_all(inner_, offset_, row_, step);
+        if (coefficients_.of[0].varies) coefficients_.merge_scale(step);
+        set_args(args, offset_, {row_, count, step, step, 0}, 0, step);
         return true;
     }
 
-    /// rstd * weight and a bias that varies: one load less for the kernel, and one kernel for all.
-    void merge_scale(std::int64_t n) {
-        for (std::int64_t i = 0; i < n; ++i) packed_[2][i] *= pointer_[3][coefficients_[3].varies ? i : 0];
-        if (!coefficients_[4].varies) std::fill_n(packed_[4], n, *pointer_[4]);
-        pointer_[3] = &one_;
-        pointer_[4] = packed_[4];
+    /// Goes on to the next row that is a call of its own, or to the next iteration of the loops outside; false at the
+    /// end, and from then on.
+    bool go_on() noexcept {
+        constexpr Operand operands[] = {op_x, op_y, op_cell, op_weight, op_bias};
+        if (row_ < 0) {
+            for (const Operand operand : operands) offset_[operand] = nest_.offset[operand];
+            std::fill_n(index_, outside_, 0);
+            row_ = 0;
+            return true;
+        }
+        if (!all_direct_ && row_ + 1 < rows_.n) {
+            ++row_;
+            return true;
+        }
+        int level = outside_ - 1;
+        while (level >= 0 && index_[level] + 1 == nest_.loops[level].n) --level;
+        if (level < 0) return false;
+        ++index_[level];
+        for (const Operand operand : operands) offset_[operand] += nest_.loops[level].stride[operand];
+        for (++level; level < outside_; ++level) {
+            for (const Operand operand : operands)
+                offset_[operand] -= index_[level] * nest_.loops[level].stride[operand];
+            index_[level] = 0;
+        }
+        row_ = 0;
+        return true;
     }
 
     /// rows_.n rows of inner_.total elements, tiled along them.
     void run_tiles(const std::int64_t* offset) {
         bool all_rows = x_direct_ && y_direct_;
-        for (const Coefficient& c : coefficients_) all_rows = all_rows && (c.direct || c.row_stride == 0);
+        for (const Coefficient& c : coefficients_.of) all_rows = all_rows && (c.direct || c.row_stride == 0);
         // Tiles are whole periods, so that what repeats with the period is packed once for all of them.
         const std::int64_t step = tile / inner_.period * inner_.period;
         for (std::int64_t first = 0; first < inner_.total; first += step) {
             const std::int64_t n = std::min(step, inner_.total - first);
             for (int i = 0; i < 5; ++i) {
-                const Coefficient& c = coefficients_[i];
+                const Coefficient& c = coefficients_.of[i];
                 const bool keeps = !c.direct && c.row_stride == 0 && c.along.repeats(inner_);
-                if (first == 0 || !keeps) prepare(i, offset, 0, first, n);
+                if (first == 0 || !keeps) coefficients_.prepare(i, inner_, offset, 0, first, n);
             }
             if (all_rows) {
                 run_kernel(offset, {0, rows_.n, rows_.stride[op_x], rows_.stride[op_y], 1}, first, n);
@@ -209,7 +258,8 @@ class Pass {
             }
             for (std::int64_t row = 0; row < rows_.n; ++row) {
                 for (int i = 0; i < 5 && row > 0; ++i) {
-                    if (coefficients_[i].direct || coefficients_[i].row_stride != 0) prepare(i, offset, row, first, n);
+                    if (coefficients_.of[i].direct || coefficients_.of[i].row_stride != 0)
+                        coefficients_.prepare(i, inner_, offset, row, first, n);
                 }
                 run_kernel(offset, {row, 1, 0, 0, 0}, first, n);
             }
@@ -221,67 +271,55 @@ class Pass {
     void run_epilogue(const std::int64_t* offset) {
         const std::int64_t step = std::min(tile / inner_.period * inner_.period, inner_.total);
         bool joins = x_direct_;
-        for (const Coefficient& c : coefficients_) joins = joins && (c.direct || c.row_stride == 0);
+        for (const Coefficient& c : coefficients_.of) joins = joins && (c.direct || c.row_stride == 0);
         const std::int64_t group = joins ? std::max<std::int64_t>(1, tile / inner_.total) : 1;
         for (std::int64_t row = 0; row < rows_.n; row += group) {
             const std::int64_t count = std::min(group, rows_.n - row);
             for (std::int64_t first = 0; first < inner_.total; first += step) {
                 const std::int64_t n = std::min(step, inner_.total - first);
                 for (int i = 0; i < 5; ++i) {
-                    const Coefficient& c = coefficients_[i];
+                    const Coefficient& c = coefficients_.of[i];
                     // Packed already: for the last row, or for the last tile of this one.
                     const bool of_rows = row > 0 && c.row_stride == 0 && step == inner_.total;
                     const bool of_tiles = first > 0 && c.along.repeats(inner_);
-                    if (c.direct || !(of_rows || of_tiles)) prepare(i, offset, row, first, n);
+                    if (c.direct || !(of_rows || of_tiles)) coefficients_.prepare(i, inner_, offset, row, first, n);
                 }
                 run_kernel(offset, {row, count, rows_.stride[op_x], n, 1}, first, n);
             }
         }
     }
 
-    /// Points pointer_[i] at the coefficient of row `row` from element `first` on, packing it if need be.
-    void prepare(int i, const std::int64_t* offset, std::int64_t row, std::int64_t first, std::int64_t n) {
-        const Coefficient& c = coefficients_[i];
-        const std::int64_t start = offset[c.operand] + row * c.row_stride;
-        if (c.direct) {
-            pointer_[i] = static_cast<const C*>(c.elements.data) + start + (c.varies ? first : 0);
-        } else {
-            load_along(packed_[i], c.elements, start, inner_, c.along, first, n);
-            pointer_[i] = packed_[i];
-        }
-    }
-
-    void prepare_all(const std::int64_t* offset, std::int64_t row, std::int64_t first, std::int64_t n) {
-        for (int i = 0; i < 5; ++i) prepare(i, offset, row, first, n);
-    }
-
-    AffineArgs<A> kernel_args(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
+    /// In place: 16 bytes of a copy would be loaded from two stores of 8, which are not forwarded, and wait for all
+    /// that was streamed before: calls for 98 elements took 1.4 times as long.
+    void set_args(AffineArgs<A>& args, const std::int64_t* offset, const Rows& rows, std::int64_t first,
+                  std::int64_t n) {
         const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
         const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
-        AffineArgs<A> args{};
         args.rows = rows.count;
         args.n = n;
         args.x = x_direct_ ? static_cast<const A*>(operands_.x.data) + x : packed_x_;
         args.y = y_direct_ ? static_cast<A*>(operands_.y.data) + y : packed_y_;
         args.x_row = rows.x_stride;
         args.y_row = rows.y_stride;
-        args.mean = pointer_[0];
-        args.mean_lo = pointer_[1];
-        args.rstd = pointer_[2];
-        args.weight = pointer_[3];
-        args.bias = pointer_[4];
-        args.stat_row = rows.coefficients * coefficients_[0].row_stride;
-        args.weight_row = rows.coefficients * coefficients_[3].row_stride;
-        args.bias_row = rows.coefficients * coefficients_[4].row_stride;
+        args.mean = coefficients_.at[0];
+        args.mean_lo = coefficients_.at[1];
+        args.rstd = coefficients_.at[2];
+        args.weight = coefficients_.at[3];
+        args.bias = coefficients_.at[4];
+        args.stat_row = rows.coefficients * coefficients_.of[0].row_stride;
+        args.weight_row = rows.coefficients * coefficients_.of[3].row_stride;
+        args.bias_row = rows.coefficients * coefficients_.of[4].row_stride;
         args.stream = operands_.stream && y_direct_;
-        return args;
+        args.open = &open_;
     }
 
     void run_kernel(const std::int64_t* offset, const Rows& rows, std::int64_t first, std::int64_t n) {
         const std::int64_t x = offset[op_x] + rows.first * rows_.stride[op_x] + first * x_step_;
         const std::int64_t y = offset[op_y] + rows.first * rows_.stride[op_y] + first * y_step_;
         if (!x_direct_) read(x, n);
-        affine_(kernel_args(offset, rows, first, n));
+        AffineArgs<A> args;
+        set_args(args, offset, rows, first, n);
+        affine_(args);
         if (y_direct_) return;
         if (operands_.epilogue.steps.given()) return write_steps(offset, rows, first, n);
         write(y, rows, n);
@@ -349,24 +387,22 @@ class Pass {
     }
 
     const ApplyOperands& operands_;
+    void (*close_line_)(kernels::OpenLine&) noexcept;
     Nest nest_;
     InnerLoop inner_;
     std::int64_t x_step_ = 0, y_step_ = 0;
     Loop rows_{1, false, {}};
     int outside_ = 0, first_inner_ = 0;  // loops of the nest
-    Coefficient coefficients_[5];
-    const C* pointer_[5];
     bool x_direct_, y_direct_;
     bool all_direct_;          ///< the kernel reads and writes everything in place
     bool repeats_;             ///< so it does but for coefficients that come back after a period
     bool steps_vary_ = false;  ///< scales or zero points, along the inner loop
     void (*affine_)(const AffineArgs<A>&) noexcept;
-    std::int64_t done_ = 0, row_ = 0, rest_ = 0;  // of next()
-    std::int64_t offset_[operand_count];
-    C one_ = 1;
+    std::int64_t row_ = -1, rest_ = 0, index_[max_rank], offset_[operand_count];  // of next()
+    kernels::OpenLine open_;
+    CoefficientTiles<C> coefficients_;
     Along scale_along_, zero_point_along_;
     alignas(64) C scale_[tile], zero_point_[tile];
-    alignas(64) C packed_[5][tile];
     alignas(64) A packed_x_[tile], packed_y_[tile];
 };
 

@@ -242,7 +242,13 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
     Results<A> results(call, weight, piece, sets, activated.operands());
     activated.add_coefficients(results.tiles);
     const auto kernel = kernels.gradient_input[results.index()];
-    activated.for_each(results.tiles, [&](const Tile<A>& of) { kernel(results.args(of, stream)); });
+    kernels::OpenLine open;
+    activated.for_each(results.tiles, [&](const Tile<A>& of) {
+        kernels::GradientInputArgs<A> args = results.args(of, stream);
+        args.open = &open;
+        kernel(args);
+    });
+    if (stream) kernels.close_line(open);
 }
 
 template <class A>

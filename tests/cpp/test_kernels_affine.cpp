@@ -226,6 +226,50 @@ TEST_P(KernelAffine, StatisticsByNumberPastTheCaches) {
     });
 }
 
+/// Calls that leave a line open for each other, end to end, with gaps and back to an earlier place, past the caches
+/// from any address on: the bits of ordinary stores, and nothing beside them is written.
+TEST_P(KernelAffine, CallsThatLeaveLinesOpen) {
+    struct Call {
+        std::int64_t start, rows, n;
+    };
+    constexpr Call calls[] = {{20, 2, 49},  {118, 1, 3}, {121, 1, 16}, {137, 3, 5},   {152, 1, 8}, {167, 1, 64},
+                              {231, 4, 16}, {300, 2, 7}, {0, 1, 20},   {400, 1, 200}, {600, 5, 1}, {605, 2, 33}};
+    with_type([&](auto type) {
+        using T = decltype(type);
+        constexpr std::int64_t size = 700, around = 16;
+        Random random(29);
+        std::vector<T> x(size);
+        for (T& each : x) each = static_cast<T>(random.uniform(-2, 2));
+        const T mean = T(0.5), mean_lo = T(0), rstd = 2, weight = T(1.5), bias = 3, untouched = 77;
+        for (std::int64_t offset = 0; offset < 16; ++offset) {
+            std::vector<T> results[2];
+            for (const bool stream : {false, true}) {
+                std::vector<T>& y = results[stream ? 1 : 0];
+                y.assign(static_cast<std::size_t>(size + 2 * around), untouched);
+                kernels::OpenLine open;
+                for (const Call& call : calls) {
+                    AffineArgs<T> args{};
+                    args.rows = call.rows;
+                    args.n = args.x_row = args.y_row = call.n;
+                    args.x = x.data() + call.start;
+                    args.y = y.data() + around + offset + call.start;
+                    args.mean = &mean;
+                    args.mean_lo = &mean_lo;
+                    args.rstd = &rstd;
+                    args.weight = &weight;
+                    args.bias = &bias;
+                    args.stream = stream;
+                    args.open = stream ? &open : nullptr;
+                    table<T>().affine[affine_index(false, false, false)](args);
+                }
+                table<T>().close_line(open);
+                EXPECT_EQ(open.held, 0);
+            }
+            EXPECT_EQ(different_bits(results[0], results[1]), 0) << "offset " << offset;
+        }
+    });
+}
+
 template <class T>
 std::vector<std::uint64_t> bits_of_all_shapes(Isa isa) {
     const Kernels<T>& table = detail::kernels_for<T>(*detail::kernels_of(isa));

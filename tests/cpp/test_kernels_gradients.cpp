@@ -245,6 +245,42 @@ TEST_P(KernelGradients, Results) {
     });
 }
 
+/// A call for each row, which leaves a line open for the next: the bits of one call for all, and nothing is written in
+/// the gaps.
+TEST_P(KernelGradients, ResultsOfCallsThatLeaveLinesOpen) {
+    with_type([&](auto type) {
+        using T = decltype(type);
+        const auto kernel = table<T>().gradient_input[kernels::gradient_index(false, false)];
+        for_each_shape([&](std::int64_t n, std::int64_t gap) {
+            Blocks<T> data(n, gap);
+            kernel(data.input(false));
+            const std::vector<T> expected(data.dx, data.dx + data.size);
+            std::fill_n(data.dx, data.size, T(-1));
+            kernels::OpenLine open;
+            for (std::int64_t b = 0; b < blocks; ++b) {
+                for (std::int64_t r = 0; r < rows; ++r) {
+                    kernels::GradientInputArgs<T> args = data.input(true);
+                    const std::int64_t from = data.start(b, r), stat = b * rows + r;
+                    args.rows = args.blocks = 1;
+                    args.x += from;
+                    args.grad_output += from;
+                    args.grad_input += from;
+                    args.mean += stat;
+                    args.slope += stat;
+                    args.offset += stat;
+                    args.rstd += stat;
+                    args.weight += stat;
+                    args.open = &open;
+                    kernel(args);
+                }
+            }
+            table<T>().close_line(open);
+            EXPECT_EQ(different_bits(std::vector<T>(data.dx, data.dx + data.size), expected), 0)
+                << "n = " << n << ", gap = " << gap;
+        });
+    });
+}
+
 /// Sums of some blocks of rows while results of others are written, which are more or fewer: the bits of one after the
 /// other.
 TEST_P(KernelGradients, SumsBesideResults) {

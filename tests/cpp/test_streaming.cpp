@@ -39,6 +39,7 @@ const Streamed streamed[] = {
     {"planes_of_whole_lines", {40, 30, 32, 32}, {0, 2, 3}, {30, 1, 1}},
     {"planes_that_are_rows", {5, 60, 64, 64}, {2, 3}, {60, 1, 1}},
     {"small_planes_of_channels", {80, 300, 7, 7}, {0, 2, 3}, {300, 1, 1}},
+    {"small_groups_of_channels", {700, 16, 2, 7, 7}, {2, 3, 4}, {16, 2, 1, 1}},
     {"groups_channels_last", {4, 4400, 8, 8}, {1, 3}, {8, 8}},
     {"groups_of_channels", {4, 8, 16, 47, 47}, {2, 3, 4}, {8, 16, 1, 1}},
     {"groups_of_whole_lines", {4, 149, 2, 32, 32}, {2, 3, 4}, {149, 2, 1, 1}},

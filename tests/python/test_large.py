@@ -21,6 +21,8 @@ CASES = {
     "columns": ((12, 20, 20, 272), (1, 2), 3),
     "long_rows_of_columns": ((6, 14, 14, 1040), (1, 2), 3),
     "folded_columns": ((9, 20, 20, 40, 8), (1, 2, 4), 3),
+    # Two planes a set: a call of a kernel for each, which leaves a line open for the next.
+    "small_groups": ((900, 16, 2, 7, 7), (2, 3, 4), 2),
     # Eight partial sums of 8200 elements are more than 1 % of x.
     "long_rows": ((264, 8200), 1, 1),
 }

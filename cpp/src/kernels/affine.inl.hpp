@@ -135,11 +135,10 @@ template <bool stat_varies, bool weight_varies, bool bias_varies, class In, clas
 
 /// Rows of args that lie at x. Not inlined: short rows need every register.
 template <bool stream, bool stat_varies, bool weight_varies, bool bias_varies, class In, class X>
-[[gnu::noinline]] void AffineRows(const AffineArgs<X>& operands, const In* x, std::int64_t x_row,
-                                  LineWriter<X>& writer) {
+[[gnu::noinline]] void AffineRows(const AffineArgs<X>& operands, const In* x, std::int64_t x_row, OpenLine& open) {
     // Copies, which no store can change.
     const AffineArgs<X> args = operands;
-    LineWriter<X> lines = writer;
+    LineWriter<X> lines(open);
     for (std::int64_t row = 0; row < args.rows; ++row) {
         const auto affine = RowOf<stat_varies, weight_varies, bias_varies>(args, x + row * x_row, row);
         if constexpr (stream) {
@@ -148,25 +147,22 @@ template <bool stream, bool stat_varies, bool weight_varies, bool bias_varies, c
             affine.StoreAll(args.n);
         }
     }
-    writer = lines;
+    if constexpr (stream) lines.Leave(open);
 }
 
 template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
 void Affine(const AffineArgs<X>& args) noexcept {
-    if constexpr (stat_varies) {
-        if (args.stat_of != nullptr && args.n == pack_size) return LookedUpRows<X, weight_varies, bias_varies>(args);
+    OpenLine own;
+    OpenLine& open = args.open == nullptr ? own : *args.open;
+    if (stat_varies && args.stat_of != nullptr && args.n == pack_size) {
+        LookedUpRows<X, weight_varies, bias_varies>(args);
+    } else if (has_streams && StreamedRows(args.stream, args.y, args.y_row, args.n)) {
+        AffineRows<has_streams, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, open);
+        if (args.open == nullptr) LineWriter<X>(own).Close();
+    } else {
+        AffineRows<false, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, open);
     }
-    LineBuffer<X> buffer;
-    LineWriter<X> lines(buffer, args.y_row == args.n);
-    if constexpr (has_streams) {
-        if (StreamedRows(args.stream, args.y, args.y_row, args.n)) {
-            AffineRows<true, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
-            lines.Close();
-            StreamFence();
-            return;
-        }
-    }
-    AffineRows<false, stat_varies, weight_varies, bias_varies>(args, args.x, args.x_row, lines);
+    if (args.stream && args.open == nullptr) StreamFence();
 }
 
 /// Mean (as a pair) and rstd of every cell in the compute type.

@@ -107,11 +107,10 @@ struct GradientInputRow {
 
 /// grad_input of rows, of one block. x and grad_output are read so many elements ahead.
 template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
-[[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, std::int64_t ahead,
-                                         LineWriter<X>& writer) {
+[[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, std::int64_t ahead, OpenLine& open) {
     // Copies, which no store can change.
     const GradientInputArgs<X> args = operands;
-    LineWriter<X> lines = writer;
+    LineWriter<X> lines(open);
     for (std::int64_t r = 0; r < args.rows; ++r) {
         const std::int64_t stat = r * args.stat_row;
         const GradientInputRow<X, stat_varies, weight_varies, adds> row(
@@ -124,18 +123,17 @@ template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
             row.StoreAll(args.n);
         }
     }
-    writer = lines;
+    if constexpr (stream) lines.Leave(open);
 }
 
 /// grad_input of every row of every block.
 template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
 void GradientInputBlocks(GradientInputArgs<X> args) {
     constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
-    LineBuffer<X> buffer;
-    LineWriter<X> lines(buffer, args.grad_input_row == args.n);
+    OpenLine own;
+    OpenLine& open = args.open == nullptr ? own : *args.open;
     for (std::int64_t block = 0; block < args.blocks; ++block) {
-        GradientInputRows<stream, X, stat_varies, weight_varies, adds>(args, ahead, lines);
-        if constexpr (stream) lines.Close();
+        GradientInputRows<stream, X, stat_varies, weight_varies, adds>(args, ahead, open);
         args.x += args.x_block;
         args.grad_output += args.grad_output_block;
         args.grad_input += args.grad_input_block;
@@ -146,8 +144,9 @@ void GradientInputBlocks(GradientInputArgs<X> args) {
         args.weight += args.weight_block;
         args.grad_sum += args.grad_sum_block;
     }
-    // Once for all blocks: what comes after it waits until the last line is on its way.
-    if constexpr (stream) StreamFence();
+    if constexpr (stream) {
+        if (args.open == nullptr) CloseLine<X>(own);
+    }
 }
 
 template <class X, bool stat_varies, bool weight_varies, bool adds>

@@ -233,8 +233,7 @@ class GradientResults {
     using C = Compute<X>;
     using Row = GradientResultsRow<X, weight_varies>;
 
-    GradientResults(const GradientRowsArgs<X>& args, LineBuffer<X>& buffer)
-        : args_(args), lines_(buffer, args.grad_input_row == args.n) {}
+    GradientResults(const GradientRowsArgs<X>& args, OpenLine& open) : args_(args), lines_(open) {}
 
     Row RowOf(const GradientGroup<C>& group, std::int64_t r) const {
         const std::int64_t row = group.first + r;
@@ -346,8 +345,8 @@ void GradientOfRows(const GradientRowsArgs<X>& args) {
     };
     GradientGroup<C> groups[2];
     GradientGroup<C>*group = groups, *before = groups + 1;
-    LineBuffer<X> buffer;
-    GradientResults<X, stream, weight_varies> results(args, buffer);
+    OpenLine open;
+    GradientResults<X, stream, weight_varies> results(args, open);
     for (std::int64_t first = 0; first < args.rows; first += most) {
         group->first = first;
         group->rows = args.rows - first < most ? args.rows - first : most;

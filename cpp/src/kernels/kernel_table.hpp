@@ -40,6 +40,16 @@ struct MomentsArgs {
 /// The elements that sums for many columns are laid out in: the width of 16 virtual lanes.
 [[maybe_unused]] static constexpr std::int64_t whole_packs(std::int64_t n) noexcept { return (n + 15) / 16 * 16; }
 
+/// Results that were streamed, but for those that wait for the rest of their line, which the next call brings if it
+/// goes on where the last has ended. Two calls that each write a part of a line read it from memory first, and all
+/// later stores wait for that: group norm in sets of 98 elements takes 0.4 of the time without.
+struct OpenLine {
+    alignas(64) std::byte elements[2 * 16 * sizeof(double)];
+    void* line = nullptr;   ///< where they belong
+    std::int64_t held = 0;  ///< how many there are
+    std::int64_t skip = 0;  ///< how many of these are not of the results
+};
+
 /// y = ((x - mean) - mean_lo) * (rstd * weight) + bias over `rows` rows of `n` elements; x and y have stride 1 along
 /// n. mean, mean_lo and rstd, weight, bias are each constant or have stride 1 along n: the kernel says which.
 template <class X>
@@ -52,6 +62,8 @@ struct AffineArgs {
     std::int64_t x_row, y_row, stat_row, weight_row, bias_row;
     /// y is not needed soon: write it past the caches.
     bool stream;
+    /// If given, other calls follow, and close_line() after the last.
+    OpenLine* open = nullptr;
     /// If given, row r has the statistics number stat_of[r], `stat_row` elements apart, instead of number r.
     const std::int32_t* stat_of = nullptr;
 };
@@ -180,6 +192,7 @@ struct GradientInputArgs {
     /// If given, added before the result is rounded; may be grad_input.
     const X* grad_sum = nullptr;
     std::int64_t grad_sum_row = 0, grad_sum_block = 0;
+    OpenLine* open = nullptr;  ///< as of AffineArgs
 };
 
 /// A call of the kernel above that streams whole packs to lines of the cache, with statistics and weight constant along
@@ -230,6 +243,9 @@ struct Kernels {
     bool (*grouped_cells)(const GroupedCellsArgs<X>&) noexcept;
     /// Indexed by affine_index().
     void (*affine[8])(const AffineArgs<X>&) noexcept;
+    /// Writes what an open line holds. What was streamed before is seen by others before what is written from now on,
+    /// as at the end of every kernel that leaves no line open: it waits until all is on its way.
+    void (*close_line)(OpenLine& open) noexcept;
     /// Indexed by rows_index().
     void (*normalize_rows[4])(const RowsArgs<X>&) noexcept;
     /// into[i] = into[i] + from[i], as merge().

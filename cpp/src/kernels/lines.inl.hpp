@@ -28,12 +28,6 @@ std::int64_t BeforeLine(const X* y, std::int64_t n) {
     return count < n ? count : n;
 }
 
-/// Elements that wait for the rest of their line. Apart from the writer, whose own state stays in registers.
-template <class X>
-struct LineBuffer {
-    alignas(64) X elements[2 * pack_size];
-};
-
 /// Elements `from` to `to` with ordinary stores.
 template <class X>
 [[gnu::noinline]] void CopyElements(X* to, const X* from, std::int64_t first, std::int64_t last) {
@@ -41,17 +35,21 @@ template <class X>
 }
 
 /// Writes rows of any affine map: Begin, whole packs from there on, End. A line is a pack of 16 elements at a multiple
-/// of its size.
+/// of its size. The state stays in registers, apart from the elements of an open line.
 template <class X>
 class LineWriter {
   public:
-    /// `end_to_end`: the next row begins where the last has ended.
-    LineWriter(LineBuffer<X>& buffer, bool end_to_end) : elements_(buffer.elements), end_to_end_(end_to_end) {}
+    explicit LineWriter(OpenLine& open)
+        : elements_(reinterpret_cast<X*>(open.elements)),
+          line_(static_cast<X*>(open.line)),
+          held_(open.held),
+          skip_(open.skip) {}
 
     /// Takes what precedes the first address that can be streamed to, and returns how many elements those are.
     template <class Row>
     [[gnu::always_inline]] std::int64_t Begin(const Row& row, std::int64_t n) {
-        if (line_ == nullptr) {
+        if (row.y != line_ + held_) {
+            Close();
             skip_ = held_ = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(row.y) % line_bytes / sizeof(X));
             line_ = row.y - held_;
         }
@@ -79,14 +77,19 @@ class LineWriter {
         } else if (held_ == 0) {
             line_ = row.y + n;
         }
-        if (!end_to_end_) Close();
     }
 
     /// Writes what is held.
     void Close() {
         CopyElements(line_, elements_, skip_, held_);
-        line_ = nullptr;
         held_ = skip_ = 0;
+    }
+
+    /// Leaves to another writer what is held.
+    void Leave(OpenLine& open) const {
+        open.line = line_;
+        open.held = held_;
+        open.skip = skip_;
     }
 
   private:
@@ -102,11 +105,16 @@ class LineWriter {
     }
 
     X* elements_;
-    X* line_ = nullptr;      // where the elements belong
-    std::int64_t held_ = 0;  // how many there are
-    std::int64_t skip_ = 0;  // how many of these are not ours
-    bool end_to_end_;
+    X* line_;
+    std::int64_t held_, skip_;
 };
+
+template <class X>
+void CloseLine(OpenLine& open) noexcept {
+    LineWriter<X>(open).Close();
+    open.held = open.skip = 0;
+    StreamFence();
+}
 
 }  // namespace
 }  // namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE

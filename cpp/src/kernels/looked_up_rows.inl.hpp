@@ -77,10 +77,8 @@ template <class X, bool weight_varies, bool bias_varies>
     const bool is_element = address % sizeof(X) == 0;
     if (has_streams && args.stream && whole) {
         for (std::int64_t row = 0; row < args.rows; ++row) PackStream(args.y + row * args.y_row, result(row));
-        StreamFence();
     } else if (has_streams && args.stream && args.y_row == pack_size && is_element) {
         StreamTogether(args, result);
-        StreamFence();
     } else {
         for (std::int64_t row = 0; row < args.rows; ++row) PackStore(args.y + row * args.y_row, result(row));
     }

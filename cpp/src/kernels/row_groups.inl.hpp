@@ -59,8 +59,7 @@ void ShortRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
     const std::int64_t fitting = 8192 / static_cast<std::int64_t>(sizeof(X)) / args.n / 4 * 4;
     const std::int64_t group = !stream || fitting > row_group ? row_group : fitting < 4 ? 4 : fitting;
     GroupCoefficients<Compute<X>> coefficients[2];
-    LineBuffer<X> buffer;
-    LineWriter<X> lines(buffer, args.y_row == args.n);
+    OpenLine open;
     affine.stat_row = 1;
     affine.rows = group < args.rows ? group : args.rows;
     SumGroup(args, 0, affine.rows, coefficients[0]);
@@ -74,11 +73,11 @@ void ShortRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
         affine.mean = coefficients[now].mean;
         affine.mean_lo = coefficients[now].mean_lo;
         affine.rstd = coefficients[now].rstd;
-        AffineRows<stream, false, weight_varies, bias_varies>(affine, args.x + first * args.x_row, args.x_row, lines);
+        AffineRows<stream, false, weight_varies, bias_varies>(affine, args.x + first * args.x_row, args.x_row, open);
         first = next;
         affine.rows = rows;
     }
-    if constexpr (stream) lines.Close();
+    if constexpr (stream) LineWriter<X>(open).Close();
 }
 
 }  // namespace

@@ -34,8 +34,7 @@ void StagedRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
     alignas(64) float staged[longest_staged];
     Cell own[row_group];
     float mean[row_group], mean_lo[row_group], rstd[row_group];
-    LineBuffer<X> buffer;
-    LineWriter<X> lines(buffer, args.y_row == args.n);
+    OpenLine open;
     const std::int64_t row_size = (args.n + pack_size - 1) / pack_size * pack_size;
     const std::int64_t fitting = row_size < at_a_time ? at_a_time / row_size : 1;
     const std::int64_t group = fitting < row_group ? fitting : row_group;
@@ -55,9 +54,9 @@ void StagedRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
         affine.weight = args.weight + first * args.weight_row;
         affine.bias = args.bias + first * args.bias_row;
         AffineRows<stream, false, weight_varies, bias_varies>(affine, static_cast<const float*>(staged), row_size,
-                                                              lines);
+                                                              open);
     }
-    if constexpr (stream) lines.Close();
+    if constexpr (stream) LineWriter<X>(open).Close();
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ constexpr Kernels<X> MakeKernels() {
         {Affine<X, false, false, false>, Affine<X, false, false, true>, Affine<X, false, true, false>,
          Affine<X, false, true, true>, Affine<X, true, false, false>, Affine<X, true, false, true>,
          Affine<X, true, true, false>, Affine<X, true, true, true>},
+        CloseLine<X>,
         // In the order of rows_index(): weight, bias.
         {NormalizeRows<X, false, false>, NormalizeRows<X, false, true>, NormalizeRows<X, true, false>,
          NormalizeRows<X, true, true>},
