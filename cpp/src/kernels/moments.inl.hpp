@@ -117,20 +117,24 @@ struct Nothing {
     void operator()() const {}
 };
 
+/// 8 KB: far enough to cover DRAM latency at 10 bytes a cycle, near enough to stay in L1.
+template <class X>
+constexpr std::int64_t read_ahead = 8192 / static_cast<std::int64_t>(sizeof(X));
+
 /// The sums of one group of packs: lane i of 16 has the elements i, i + 16, ...
 struct LaneSums {
     Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
 
-    /// Whole packs about c. `beside` is done once for every one, while the next are on their way.
+    /// Whole packs about c, while those so many elements ahead are fetched. `beside` is done once for every one, while
+    /// the next are on their way.
     template <class X, class Beside = Nothing>
-    [[gnu::always_inline]] void AddPacks(const X* x, std::int64_t packs, Compute<X> c, const Beside& beside = {}) {
-        // 8 KB ahead: far enough to cover DRAM latency at 10 bytes a cycle, near enough to stay in L1.
-        constexpr std::int64_t prefetch = 8192 / static_cast<std::int64_t>(sizeof(X));
+    [[gnu::always_inline]] void AddPacks(const X* x, std::int64_t packs, Compute<X> c, const Beside& beside = {},
+                                         std::int64_t ahead = read_ahead<X>) {
         const Pack<double> shift = PackSet(static_cast<double>(c));
         Pack<double> sum = s1, squares = s2;
         for (std::int64_t i = 0; i < packs; ++i, x += pack_size) {
-            __builtin_prefetch(x + prefetch);
-            if constexpr (sizeof(X) == 8) __builtin_prefetch(x + prefetch + 8);  // a pack is two lines
+            __builtin_prefetch(x + ahead);
+            if constexpr (sizeof(X) == 8) __builtin_prefetch(x + ahead + 8);  // a pack is two lines
             const Pack<double> d = PackLoadPromote(x) - shift;
             sum = PackAccumulate(sum, d);
             squares = PackMulAdd(d, d, squares);
@@ -155,11 +159,12 @@ class RowSums {
   public:
     /// A run of `n` elements about c.
     template <class X, class Beside = Nothing>
-    [[gnu::always_inline]] void AddRun(const X* x, std::int64_t n, Compute<X> c, const Beside& beside = {}) {
+    [[gnu::always_inline]] void AddRun(const X* x, std::int64_t n, Compute<X> c, const Beside& beside = {},
+                                       std::int64_t ahead = read_ahead<X>) {
         while (n >= pack_size) {
             const std::int64_t packs = n / pack_size < room_ ? n / pack_size : room_;
             LaneSums sums = sums_;
-            sums.AddPacks(x, packs, c, beside);
+            sums.AddPacks(x, packs, c, beside, ahead);
             sums_ = sums;
             x += packs * pack_size;
             n -= packs * pack_size;
@@ -247,15 +252,23 @@ void SumShortRows(const MomentsArgs<X>& args, const X* x, std::int64_t rows, Cel
     FinishRows(args, x, rows, sums, out);
 }
 
-/// Runs that lie side by side for neighbouring sets are walked in the order of memory, sets inside of runs.
+/// Runs that lie side by side for neighbouring sets are walked in the order of memory, sets inside of runs. What is
+/// behind the last of these sets is not read soon: their next runs are fetched instead. Batch norm of planes of 7x7
+/// takes 0.75 to 0.95 of the time on two threads.
 template <class X>
 void SumSideBySide(const MomentsArgs<X>& args, const X* x, std::int64_t cells, Cell* out) {
     Compute<X> shift[row_group];
     RowSums sums[row_group];
     for (std::int64_t cell = 0; cell < cells; ++cell) shift[cell] = ShiftOfRow(args, x + cell * args.cell_stride);
+    constexpr std::int64_t ahead = read_ahead<X>;
+    const std::int64_t width = cells * args.cell_stride;
+    const std::int64_t beyond =
+        width > 0 && width <= ahead ? ahead / width * args.run_stride : ahead - width + args.run_stride;
     for (std::int64_t run = 0; run < args.runs; ++run) {
         for (std::int64_t cell = 0; cell < cells; ++cell) {
-            sums[cell].AddRun(x + cell * args.cell_stride + run * args.run_stride, args.n, shift[cell]);
+            const std::int64_t start = cell * args.cell_stride;
+            sums[cell].AddRun(x + start + run * args.run_stride, args.n, shift[cell], Nothing{},
+                              start + ahead < width ? ahead : beyond);
         }
     }
     for (std::int64_t cell = 0; cell < cells; ++cell) {
