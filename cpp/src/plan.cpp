@@ -35,6 +35,9 @@ constexpr std::int64_t min_strip_from_memory = 1024;
 // Below 128 KB of x the fork and join cost more than a second thread gains.
 constexpr std::int64_t serial_bytes = 128 * 1024;
 
+// Joined rows that sets have at least.
+constexpr std::int64_t least_joined = 8;
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 struct ReducedLoops {
@@ -60,13 +63,14 @@ ReducedLoops reduced_loops(const Nest& nest, int depth) {
     return reduced;
 }
 
-/// Few columns: as many rows in one as fill two packs or more. Only where the rows are contiguous and are all of the
-/// reduction, so that one remainder is left.
+/// Few columns: as many rows in one as fill two packs or more. Not in short sets, since to merge what lies side by side
+/// takes as long as to add a few of such rows: sets of 16 in 10 columns would take three times as long. Only where the
+/// rows are contiguous and are all of the reduction, so that one remainder is left.
 void choose_interleaving(ReducedLoops& reduced, std::int64_t columns, Reduction& reduction) {
     if (reduction.packed || columns >= fold_below || columns % pack_width == 0) return;
     if (reduced.count != 1 || reduced.stride[0] != columns) return;
     const std::int64_t count = std::max(pack_width / std::gcd(columns, pack_width), ceil_div(fold_below, columns));
-    if (reduced.n[0] < 2 * count) return;
+    if (reduced.n[0] < least_joined * count) return;
     reduction.interleave = count;
     reduction.row_stride = columns;
     reduction.tail_n = reduced.n[0] % count;
