@@ -68,6 +68,7 @@ class Pass {
         : operands_(operands),
           close_line_(kernels.close_line),
           nest_(coalesce(piece, operand_set(op_x, op_y, op_cell, op_weight, op_bias, op_scale, op_zero_point))) {
+        kernels::begin_line(open_);
         choose_inner();
         const Elements cells[] = {{coefficients.mean, stored_as<C>()},
                                   {coefficients.mean_lo, stored_as<C>()},

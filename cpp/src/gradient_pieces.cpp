@@ -243,6 +243,7 @@ void write_grad_input(const kernels::Kernels<A>& kernels, const GradientCall& ca
     activated.add_coefficients(results.tiles);
     const auto kernel = kernels.gradient_input[results.index()];
     kernels::OpenLine open;
+    kernels::begin_line(open);
     activated.for_each(results.tiles, [&](const Tile<A>& of) {
         kernels::GradientInputArgs<A> args = results.args(of, stream);
         args.open = &open;

@@ -247,6 +247,7 @@ TEST_P(KernelAffine, CallsThatLeaveLinesOpen) {
                 std::vector<T>& y = results[stream ? 1 : 0];
                 y.assign(static_cast<std::size_t>(size + 2 * around), untouched);
                 kernels::OpenLine open;
+                kernels::begin_line(open);
                 for (const Call& call : calls) {
                     AffineArgs<T> args{};
                     args.rows = call.rows;

@@ -257,6 +257,7 @@ TEST_P(KernelGradients, ResultsOfCallsThatLeaveLinesOpen) {
             const std::vector<T> expected(data.dx, data.dx + data.size);
             std::fill_n(data.dx, data.size, T(-1));
             kernels::OpenLine open;
+            kernels::begin_line(open);
             for (std::int64_t b = 0; b < blocks; ++b) {
                 for (std::int64_t r = 0; r < rows; ++r) {
                     kernels::GradientInputArgs<T> args = data.input(true);

@@ -153,6 +153,7 @@ template <bool stream, bool stat_varies, bool weight_varies, bool bias_varies, c
 template <class X, bool stat_varies, bool weight_varies, bool bias_varies>
 void Affine(const AffineArgs<X>& args) noexcept {
     OpenLine own;
+    begin_line(own);
     OpenLine& open = args.open == nullptr ? own : *args.open;
     if (stat_varies && args.stat_of != nullptr && args.n == pack_size) {
         LookedUpRows<X, weight_varies, bias_varies>(args);

@@ -131,6 +131,7 @@ template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
 void GradientInputBlocks(GradientInputArgs<X> args) {
     constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
     OpenLine own;
+    begin_line(own);
     OpenLine& open = args.open == nullptr ? own : *args.open;
     for (std::int64_t block = 0; block < args.blocks; ++block) {
         GradientInputRows<stream, X, stat_varies, weight_varies, adds>(args, ahead, open);

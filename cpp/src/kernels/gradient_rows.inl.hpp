@@ -346,6 +346,7 @@ void GradientOfRows(const GradientRowsArgs<X>& args) {
     GradientGroup<C> groups[2];
     GradientGroup<C>*group = groups, *before = groups + 1;
     OpenLine open;
+    begin_line(open);
     GradientResults<X, stream, weight_varies> results(args, open);
     for (std::int64_t first = 0; first < args.rows; first += most) {
         group->first = first;

@@ -60,6 +60,7 @@ void ShortRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
     const std::int64_t group = !stream || fitting > row_group ? row_group : fitting < 4 ? 4 : fitting;
     GroupCoefficients<Compute<X>> coefficients[2];
     OpenLine open;
+    begin_line(open);
     affine.stat_row = 1;
     affine.rows = group < args.rows ? group : args.rows;
     SumGroup(args, 0, affine.rows, coefficients[0]);

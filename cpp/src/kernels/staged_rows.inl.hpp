@@ -35,6 +35,7 @@ void StagedRows(const RowsArgs<X>& args, AffineArgs<X> affine) {
     Cell own[row_group];
     float mean[row_group], mean_lo[row_group], rstd[row_group];
     OpenLine open;
+    begin_line(open);
     const std::int64_t row_size = (args.n + pack_size - 1) / pack_size * pack_size;
     const std::int64_t fitting = row_size < at_a_time ? at_a_time / row_size : 1;
     const std::int64_t group = fitting < row_group ? fitting : row_group;
