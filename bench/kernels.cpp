@@ -89,6 +89,7 @@ class Registry {
             add_affine("affine", size, false, false);
             add_affine("affine_weight_bias", size, false, true);
             add_affine("affine_statistics", size, true, false);
+            add_open_lines(size);
             add_rows("normalize_rows", size, false);
             add_rows("normalize_rows_weight_bias", size, true);
             add_moments_beside("moments_row_beside", size);
@@ -256,6 +257,31 @@ class Registry {
         const auto kernel = kernels_.affine[affine_index(statistics, parameters, parameters)];
         add(name, size.name(), size.elements(), 2 * size.elements() * sizeof(X) + values_read * sizeof(C),
             [=] { kernel(args); });
+    }
+
+    /// A call of the affine kernel for each row, past the caches; all but the last leave a line open for the next.
+    void add_open_lines(const Size& size) const {
+        AffineArgs<X> args = affine_args(size, false);
+        args.rows = 1;
+        args.stream = true;
+        const auto affine = kernels_.affine[affine_index(false, false, false)];
+        add("close_line", size.name(), size.elements(),
+            2 * size.elements() * sizeof(X) + (3 * size.rows + 2) * sizeof(C),
+            [=, rows = size.rows, close_line = kernels_.close_line] {
+                OpenLine open;
+                begin_line(open);
+                AffineArgs<X> row = args;
+                row.open = &open;
+                for (std::int64_t i = 0; i < rows; ++i) {
+                    affine(row);
+                    row.x += args.x_row;
+                    row.y += args.y_row;
+                    row.mean += args.stat_row;
+                    row.mean_lo += args.stat_row;
+                    row.rstd += args.stat_row;
+                }
+                close_line(open);
+            });
     }
 
     void add_rows(const char* name, const Size& size, bool parameters) const {
