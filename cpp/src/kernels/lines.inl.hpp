@@ -112,7 +112,7 @@ class LineWriter {
 template <class X>
 void CloseLine(OpenLine& open) noexcept {
     LineWriter<X>(open).Close();
-    open.held = open.skip = 0;
+    begin_line(open);
     StreamFence();
 }
 

@@ -87,7 +87,7 @@ inline void StoreDemoted(double* p, D v) { StoreU(p, v); }
 constexpr bool has_streams = false;
 inline void Stream(float* p, F v) { StoreU(p, v); }
 inline void Stream(double* p, D v) { StoreU(p, v); }
-inline void StreamFence() noexcept {}
+inline void StreamFence() {}
 
 #if defined(ANYNORM_KERNELS_NEON)
 inline F LoadHalf(const F16* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits))); }

@@ -97,7 +97,7 @@ inline D Accumulate(D sum, D v) { return _mm256_fmadd_pd(v, Set(1.0), sum); }
 constexpr bool has_streams = true;
 inline void Stream(float* p, F v) { _mm256_stream_ps(p, v); }
 inline void Stream(double* p, D v) { _mm256_stream_pd(p, v); }
-inline void StreamFence() noexcept { _mm_sfence(); }
+inline void StreamFence() { _mm_sfence(); }
 
 inline D LoadPromote(const F16* p) {
     return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));

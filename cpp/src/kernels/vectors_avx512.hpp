@@ -67,7 +67,7 @@ inline D Accumulate(D sum, D v) { return sum + v; }
 constexpr bool has_streams = true;
 inline void Stream(float* p, F v) { _mm512_stream_ps(p, v); }
 inline void Stream(double* p, D v) { _mm512_stream_pd(p, v); }
-inline void StreamFence() noexcept { _mm_sfence(); }
+inline void StreamFence() { _mm_sfence(); }
 
 inline F LoadHalf(const F16* p) {
     return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
