@@ -115,6 +115,18 @@ const Row table[] = {
      {0},
      "nest R3001:3 K3:1\nreduce column interleave=16 block=1x187 blocks=1 chunks=1\n"
      "run whole_sets sets=1 elements=1 threads=1\n"},
+    {"short_sets_of_few_columns_do_not",
+     {5, 63, 10},
+     c,
+     {1},
+     "nest K5:630 R63:10 K10:1\nreduce column block=1x63 blocks=1 chunks=1\n"
+     "run whole_sets sets=1 elements=1 threads=1\n"},
+    {"sets_of_eight_joined_rows_do",
+     {5, 64, 10},
+     c,
+     {1},
+     "nest K5:640 R64:10 K10:1\nreduce column interleave=8 block=1x8 blocks=1 chunks=1\n"
+     "run whole_sets sets=1 elements=1 threads=1\n"},
     {"few_folded_columns_interleave",
      {4, 14, 15, 2, 3},
      c,
