@@ -153,7 +153,10 @@ class Registry {
         queue.refill = [](void*, AffineArgs<X>&) noexcept { return false; };
         add(name, size.name(), 2 * size.elements(), 3 * size.elements() * sizeof(X) + args.cells * sizeof(Cell),
             [=, kernel = kernels_.moments_row_beside] {
+                OpenLine open;
+                begin_line(open);
                 AffineQueue<X> results = queue;
+                results.args.open = &open;
                 kernel(args, results);
             });
     }

@@ -124,5 +124,49 @@ TEST_P(SlowStreamed, GradientsHaveTheBitsOfThoseInPlace) {
 INSTANTIATE_TEST_SUITE_P(, SlowStreamed, testing::ValuesIn(streamed),
                          [](const auto& info) { return std::string(info.param.name); });
 
+/// Rows of y that are apart: what lies between them stays as it was, wherever in a line they begin.
+class SlowStreamedGaps : public testing::TestWithParam<Streamed> {};
+
+TEST_P(SlowStreamedGaps, StayAsTheyWere) {
+    const auto& [name, shape, reduce, parameters] = GetParam();
+    Axes axes;
+    for (int axis : reduce) axes.values[axes.size++] = axis;
+    const std::int64_t n = shape.back(), rows = size_of(shape) / n;
+    std::vector<float> x(static_cast<std::size_t>(rows * n)), apart, together(x.size());
+    Random random(19);
+    for (float& value : x) value = static_cast<float>(3 + random.unit());
+    const std::span<const std::int64_t> lengths(shape);
+    NormalizeOptions options{.num_threads = 1};
+    normalize(view(x.data(), lengths), {axes}, view(together.data(), lengths), options);
+    for (const std::int64_t gap : {1, 16, 37}) {
+        const std::int64_t row = n + gap;
+        std::vector<std::int64_t> strides(shape.size(), 1);
+        for (std::size_t i = shape.size() - 1; i-- > 0;) {
+            strides[i] = i + 2 == shape.size() ? row : strides[i + 1] * shape[i + 1];
+        }
+        apart.assign(static_cast<std::size_t>(rows * row), -1.0F);
+        for (int threads : {1, 2}) {
+            options.num_threads = threads;
+            normalize(view(x.data(), lengths), {axes}, view(apart.data(), lengths, strides), options);
+            std::int64_t wrong = 0;
+            for (std::int64_t i = 0; i < rows * row; ++i) {
+                const float expected = i % row < n ? together[static_cast<std::size_t>(i / row * n + i % row)] : -1.0F;
+                wrong += bits(apart[static_cast<std::size_t>(i)]) != bits(expected) ? 1 : 0;
+            }
+            EXPECT_EQ(wrong, 0) << "gap " << gap << " on " << threads << " threads";
+        }
+    }
+}
+
+const Streamed streamed_apart[] = {
+    {"rows", {1100, 1000}, {1}, {}},
+    {"long_rows", {130, 9001}, {1}, {}},
+    {"groups_of_rows", {60, 8, 4096}, {1, 2}, {}},
+    {"groups_of_odd_rows", {60, 8, 2500}, {1, 2}, {}},
+};
+
+INSTANTIATE_TEST_SUITE_P(, SlowStreamedGaps, testing::ValuesIn(streamed_apart),
+                         [](const auto& info) { return std::string(info.param.name); });
+
 }  // namespace
 }  // namespace anynorm::test

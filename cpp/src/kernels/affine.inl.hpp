@@ -90,25 +90,13 @@ struct AffineRow {
         }
     }
 
-    /// Writes what precedes the first address that can be streamed to, and returns how many elements those are.
-    [[gnu::always_inline]] std::int64_t StoreHead(std::int64_t n) const {
-        const std::int64_t head = BeforeLine(y, n);
-        if (head == 0) return 0;
-        // The line that the row ends in is read first, and all later stores would wait for it.
-        __builtin_prefetch(y + n, 1);
-        StoreN(0, head);
-        return head;
-    }
-
-    /// Writes the elements from i on.
-    template <bool stream>
+    /// Writes the elements from i on, of a row of at least 16.
     [[gnu::always_inline]] void StoreFrom(std::int64_t i, std::int64_t n) const {
-        for (; i + pack_size <= n; i += pack_size) Store<stream>(i);
+        for (; i + pack_size <= n; i += pack_size) Store<false>(i);
         if (i == n) return;
-        // The last 16 elements once more cost a tenth of a masked tail, unless x is overwritten or lines are on their
-        // way past the caches.
-        if (!stream && n >= pack_size && static_cast<const void*>(x) != y) {
-            Store<stream>(n - pack_size);
+        // The last 16 elements once more cost a tenth of a masked tail, unless x is overwritten.
+        if (static_cast<const void*>(x) != y) {
+            Store<false>(n - pack_size);
         } else {
             StoreN(i, n - i);
         }

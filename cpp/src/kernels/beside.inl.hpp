@@ -6,7 +6,9 @@
 #include "affine.inl.hpp"
 #include "columns.inl.hpp"
 #include "kernel_table.hpp"
+#include "lines.inl.hpp"
 #include "moments.inl.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -29,10 +31,12 @@ template <class X>
             queue.row = queue.i = 0;
         }
         const auto affine = RowAt(queue);
-        if (queue.i == 0) queue.i = affine.StoreHead(args.n);
+        LineWriter<X> lines(*args.open);
+        if (queue.i == 0) queue.i = lines.Begin(affine, args.n);
         const std::int64_t packs = (args.n - queue.i) / pack_size;
+        if (packs == 0) lines.End(affine, queue.i, args.n);
+        lines.Leave(*args.open);
         if (packs > 0) return packs;
-        affine.template StoreFrom<true>(queue.i, args.n);
         ++queue.row;
         queue.i = 0;
     }
@@ -44,6 +48,11 @@ template <class X>
     while (n >= pack_size) {
         const std::int64_t room = Room(queue);
         if (room == 0) break;
+        // Results are a pack behind, as in LongRows.
+        const std::int64_t alone = queue.row == 0 && queue.i < pack_size ? pack_size : 0;
+        sums.AddRun(x, alone, c);
+        x += alone;
+        n -= alone;
         const std::int64_t part = (n / pack_size < room ? n / pack_size : room) * pack_size;
         const auto affine = RowAt(queue);
         std::int64_t i = queue.i;
@@ -101,7 +110,7 @@ struct ColumnWriter {
         const Pack<C> scale = PackLoad(to.scale + column), bias = PackLoad(to.bias + column);
         const X* x = to.x + at;
         X* y = to.y + at;
-        ANYNORM_UNROLL for (int row = 0; row < rows; ++row) __builtin_prefetch(to.x + next + row * next_stride);
+        ANYNORM_UNROLL for (int row = 0; row < rows; ++row) Fetch(to.x + next + row * next_stride);
         ANYNORM_UNROLL for (int row = 0; row < rows; ++row, x += stride, y += stride) {
             PackStream(y, PackMulAdd((PackLoad(x) - mean) - mean_lo, scale, bias));
         }

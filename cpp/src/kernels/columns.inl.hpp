@@ -6,6 +6,7 @@
 
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -21,13 +22,21 @@ struct ColumnTotals {
     double s1[pack_size], s2[pack_size];
 };
 
-/// Adds `rows` rows to 16 columns, and fetches `rows` packs from `next` on, `next_stride` elements apart.
+/// Packs so many elements apart.
+template <class X>
+struct ColumnPacks {
+    const X* at;
+    std::int64_t stride;
+};
+
+/// Adds `rows` rows to 16 columns, and fetches as many packs that are used soon, and that are used later if any are.
 template <int rows, class X>
-inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::int64_t next_stride, ColumnPack& pack) {
+inline void AddRowsOfPack(const ColumnPacks<X>& of, const ColumnPacks<X>& soon, const ColumnPacks<X>& later,
+                          ColumnPack& pack) {
     constexpr int lanes = Pack<double>::lanes;
-    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) {
-        __builtin_prefetch(next + row * next_stride);
-        if constexpr (sizeof(X) == 8) __builtin_prefetch(next + row * next_stride + 8);  // a pack is two lines
+    ANYNORM_UNROLL for (int row = 0; row < rows; ++row) FetchPackNear(soon.at + row * soon.stride);
+    if (later.at != nullptr) {
+        ANYNORM_UNROLL for (int row = 0; row < rows; ++row) FetchPack(later.at + row * later.stride);
     }
     // Four vectors of columns at a time where there are so many: their sums fill half of AVX2's registers and do not
     // wait for each other.
@@ -35,8 +44,8 @@ inline void AddRowsOfPack(const X* x, std::int64_t stride, const X* next, std::i
     ANYNORM_UNROLL for (int first = 0; first < pack_size; first += side * lanes) {
         D sum[side], squares[side];
         ANYNORM_UNROLL for (int i = 0; i < side; ++i) sum[i] = squares[i] = Set(0.0);
-        const X* p = x + first;
-        ANYNORM_UNROLL for (int row = 0; row < rows; ++row, p += stride) {
+        const X* p = of.at + first;
+        ANYNORM_UNROLL for (int row = 0; row < rows; ++row, p += of.stride) {
             ANYNORM_UNROLL for (int i = 0; i < side; ++i) {
                 const D d = LoadPromote(p + i * lanes) - LoadU(pack.c + first + i * lanes);
                 sum[i] = Accumulate(sum[i], d);
@@ -67,10 +76,10 @@ struct ColumnSums {
     ColumnPack packs[tile / pack_size];
     ColumnTotals totals[tile / pack_size];
     // A step reads whole rows in the order of memory where they follow each other: those of the next step are fetched
-    // in that order too, for prefetchers follow one ascending stream within a page, and no less than 8 KB ahead: 16
-    // columns from memory take 0.6 of the time that they take with the next step alone, half a KB. Otherwise what is
-    // used so many packs later is fetched, since they see no order.
-    static constexpr std::int64_t packs_ahead = 8, bytes_ahead = 8192;
+    // in that order too, for prefetchers follow one ascending stream within a page, and no less than 15 KB ahead: 16
+    // columns from memory take 0.6 of the time that they take with the next step alone, half a KB, and 0.9 of that with
+    // half of it. What is used so many packs later is fetched into L1; elsewhere it is all, since they see no order.
+    static constexpr std::int64_t packs_ahead = 8;
     std::int64_t begin, columns, cell_stride;
     bool linear;
     int steps;
@@ -78,7 +87,7 @@ struct ColumnSums {
     /// Elements from a step to what is fetched in it, where rows follow each other.
     template <class X>
     static std::int64_t LinearAhead(std::int64_t stride) {
-        constexpr std::int64_t least = bytes_ahead / static_cast<std::int64_t>(sizeof(X));
+        constexpr std::int64_t least = 2 * read_ahead<X>;
         return 8 * stride < least ? least : 8 * stride;
     }
 
@@ -105,15 +114,15 @@ struct ColumnSums {
     [[gnu::always_inline]] void AddRows(const X* x, std::int64_t at, std::int64_t stride, const Beside& beside) {
         x += at;
         const std::int64_t whole = cell_stride == 1 ? columns / pack_size : 0;
-        const std::int64_t below = 8 * stride, ahead = LinearAhead<X>(stride),
-                           next_stride = linear ? pack_size : stride;
+        const std::int64_t below = 8 * stride, ahead = LinearAhead<X>(stride);
         for (std::int64_t k = 0; k < whole; ++k) {
-            const std::int64_t later = k + packs_ahead;
-            const std::int64_t next = linear          ? ahead + k * rows * pack_size
-                                      : later < whole ? later * pack_size
-                                                      : below + (later - whole) * pack_size;
-            AddRowsOfPack<rows>(x + k * pack_size, stride, x + next, next_stride, packs[k]);
-            beside.template WriteRows<rows>(at + k * pack_size, stride, begin + k * pack_size, at + next, next_stride);
+            const std::int64_t used = k + packs_ahead;
+            const std::int64_t soon = used < whole ? used * pack_size : below + (used - whole) * pack_size;
+            const std::int64_t later = ahead + k * rows * pack_size;
+            AddRowsOfPack<rows, X>({x + k * pack_size, stride}, {x + soon, stride},
+                                   {linear ? x + later : nullptr, pack_size}, packs[k]);
+            beside.template WriteRows<rows>(at + k * pack_size, stride, begin + k * pack_size,
+                                            at + (linear ? later : soon), linear ? pack_size : stride);
         }
         for (std::int64_t k = whole; k < pack_count(); ++k)
             AddGathered<rows>(x + k * pack_size * cell_stride, stride, k);
@@ -124,22 +133,23 @@ struct ColumnSums {
     [[gnu::noinline]] void AddGathered(const X* x, std::int64_t stride, std::int64_t k) {
         const std::int64_t left = columns - k * pack_size, count = left < pack_size ? left : pack_size;
         X gathered[rows * pack_size];  // beyond the columns are zeros, and c is 0 there as well
-        const X* const next = x + (linear ? LinearAhead<X>(stride) : packs_ahead * pack_size * cell_stride);
+        const X* const soon = x + (linear ? 8 * stride : packs_ahead * pack_size * cell_stride);
         for (int row = 0; row < rows; ++row) {
             X* const to = gathered + row * pack_size;
             const X* const from = x + row * stride;
             if (cell_stride == 1) {
                 PackStore(to, PackLoadN(from, count));
             } else if (cell_stride == 2 && count == pack_size) {
-                __builtin_prefetch(next + row * stride);
-                __builtin_prefetch(next + row * stride + pack_size);
+                FetchPackNear(soon + row * stride);
+                FetchPackNear(soon + row * stride + pack_size);
                 for (int i = 0; i < pack_size; ++i) to[i] = from[2 * i];
             } else {
                 for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * cell_stride];
                 for (std::int64_t i = count; i < pack_size; ++i) to[i] = X{};
             }
         }
-        AddRowsOfPack<rows>(static_cast<const X*>(gathered), pack_size, next, 0, packs[k]);
+        AddRowsOfPack<rows, X>({gathered, pack_size}, {soon, 0}, {linear ? x + LinearAhead<X>(stride) : nullptr, 0},
+                               packs[k]);
     }
 
     template <int rows, class X, class Beside>

@@ -6,18 +6,19 @@
 #include "gradient_input.inl.hpp"
 #include "gradient_sums.inl.hpp"
 #include "kernel_table.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
 namespace {
 
-/// The row of results that a queue is at, whose operands are read so many elements ahead.
-template <class X>
+/// The row of results that a queue is at, whose operands are fetched so many elements ahead.
+template <bool through_l2, class X>
 [[gnu::always_inline]] inline auto ResultsRowAt(const GradientInputQueue<X>& queue, std::int64_t ahead) {
     const GradientInputArgs<X>& args = queue.args;
     const auto at = [&](std::int64_t block, std::int64_t row) { return queue.block * block + queue.row * row; };
     const std::int64_t stat = at(args.stat_block, args.stat_row);
-    return GradientInputRow<X, false, false, false>(
+    return GradientInputRow<X, false, false, false, through_l2>(
         args.x + at(args.x_block, args.x_row), args.grad_output + at(args.grad_output_block, args.grad_output_row),
         nullptr, args.grad_input + at(args.grad_input_block, args.grad_input_row), args.mean + stat, args.slope + stat,
         args.offset + stat, args.rstd + stat, args.weight + at(args.weight_block, args.weight_row), ahead);
@@ -42,14 +43,12 @@ struct SumsBesideResults {
 
     template <class Add>
     [[gnu::always_inline]] void operator()(std::int64_t packs, const Add& add) const {
-        // From L2, or the last cache.
-        constexpr std::int64_t ahead = 512 / static_cast<std::int64_t>(sizeof(X));
         while (packs > 0) {
             const std::int64_t left = ResultsLeft(queue);
             if (left == 0) break;
             std::int64_t part = packs < left ? packs : left;
             packs -= part;
-            const auto row = ResultsRowAt(queue, ahead);
+            const auto row = ResultsRowAt<false>(queue, read_near<X>);  // from L2, or the last cache
             std::int64_t i = queue.i;
             for (; part > 0; --part, i += pack_size) {
                 add();
@@ -64,15 +63,14 @@ struct SumsBesideResults {
 /// GradientSumsRow with a queue, for statistics and weight that are constant along rows.
 template <class X>
 void GradientSumsBeside(const GradientSumsArgs<X>& args, GradientInputQueue<X>& queue) noexcept {
-    AddGradientRuns<X, false, false>(args, SumsBesideResults<X>{queue});
+    AddGradientRuns<true, X, false, false>(args, SumsBesideResults<X>{queue});
 }
 
 /// Writes what is left in a queue.
 template <class X>
 void GradientInputLeft(GradientInputQueue<X>& queue) noexcept {
-    constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
     for (std::int64_t left; (left = ResultsLeft(queue)) > 0;) {
-        const auto row = ResultsRowAt(queue, ahead);
+        const auto row = ResultsRowAt<true>(queue, read_ahead<X>);
         std::int64_t i = queue.i;
         for (; left > 0; --left, i += pack_size) row.template Store<true>(i);
         queue.i = i;

@@ -4,6 +4,7 @@
 
 #include "kernel_table.hpp"
 #include "lines.inl.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -26,7 +27,8 @@ template <class X, bool stat_varies, bool weight_varies, bool adds>
 }
 
 /// Statistics and weight each vary along the row or are constant on it; what is in `sum` is added if it `adds`.
-template <class X, bool stat_varies, bool weight_varies, bool adds>
+/// Operands are fetched so many elements ahead, through L2 or into L1 at once.
+template <class X, bool stat_varies, bool weight_varies, bool adds, bool through_l2>
 struct GradientInputRow {
     using C = Compute<X>;
     const X *x, *dy, *sum;
@@ -83,9 +85,15 @@ struct GradientInputRow {
     /// Writes 16 elements, where streaming past the caches.
     template <bool stream>
     [[gnu::always_inline]] void Store(std::int64_t i) const {
-        __builtin_prefetch(dy + i + ahead);
-        __builtin_prefetch(x + i + ahead);
-        if constexpr (adds) __builtin_prefetch(sum + i + ahead);
+        if constexpr (through_l2) {
+            FetchPack(dy + i + ahead);
+            FetchPack(x + i + ahead);
+            if constexpr (adds) FetchPack(sum + i + ahead);
+        }
+        const std::int64_t near = through_l2 ? read_near<X> : ahead;
+        FetchPackNear(dy + i + near);
+        FetchPackNear(x + i + near);
+        if constexpr (adds) FetchPackNear(sum + i + near);
         if constexpr (stream) {
             PackStream(y + i, Results(i));
         } else {
@@ -105,15 +113,16 @@ struct GradientInputRow {
     }
 };
 
-/// grad_input of rows, of one block. x and grad_output are read so many elements ahead.
-template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
-[[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, std::int64_t ahead, OpenLine& open) {
+/// grad_input of rows, of one block.
+template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds, bool through_l2>
+[[gnu::noinline]] void GradientInputRows(const GradientInputArgs<X>& operands, OpenLine& open) {
+    constexpr std::int64_t ahead = through_l2 ? read_ahead<X> : read_ahead_short<X>;
     // Copies, which no store can change.
     const GradientInputArgs<X> args = operands;
     LineWriter<X> lines(open);
     for (std::int64_t r = 0; r < args.rows; ++r) {
         const std::int64_t stat = r * args.stat_row;
-        const GradientInputRow<X, stat_varies, weight_varies, adds> row(
+        const GradientInputRow<X, stat_varies, weight_varies, adds, through_l2> row(
             args.x + r * args.x_row, args.grad_output + r * args.grad_output_row, args.grad_sum + r * args.grad_sum_row,
             args.grad_input + r * args.grad_input_row, args.mean + stat, args.slope + stat, args.offset + stat,
             args.rstd + stat, args.weight + r * args.weight_row, ahead);
@@ -129,12 +138,15 @@ template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
 /// grad_input of every row of every block.
 template <bool stream, class X, bool stat_varies, bool weight_varies, bool adds>
 void GradientInputBlocks(GradientInputArgs<X> args) {
-    constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(X));
     OpenLine own;
     begin_line(own);
     OpenLine& open = args.open == nullptr ? own : *args.open;
     for (std::int64_t block = 0; block < args.blocks; ++block) {
-        GradientInputRows<stream, X, stat_varies, weight_varies, adds>(args, ahead, open);
+        if (args.n < least_through_l2) {
+            GradientInputRows<stream, X, stat_varies, weight_varies, adds, false>(args, open);
+        } else {
+            GradientInputRows<stream, X, stat_varies, weight_varies, adds, true>(args, open);
+        }
         args.x += args.x_block;
         args.grad_output += args.grad_output_block;
         args.grad_input += args.grad_input_block;

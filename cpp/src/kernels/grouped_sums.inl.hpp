@@ -9,6 +9,7 @@
 
 #include "kernel_table.hpp"
 #include "moments.inl.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -64,7 +65,7 @@ template <class X, class Row>
     PackStore(block.s2 + i, PackMulAdd(d, d, PackLoad(block.s2 + i)));
 }
 
-/// Rows that follow each other. What is 4 KB ahead is fetched: prefetchers of the machine alone take twice the time.
+/// Rows that follow each other, read ahead: prefetchers of the machine alone take twice the time.
 template <class X, class Label>
 struct FollowingRows {
     const X* x;
@@ -74,7 +75,7 @@ struct FollowingRows {
 
     [[gnu::always_inline]] FollowingRows(const GroupedSumsArgs<X>& args, const Label* of)
         : x(args.x), x_row(args.x_row), labels(of) {
-        const std::int64_t rows = 4096 / (args.n * static_cast<std::int64_t>(sizeof(X)));
+        const std::int64_t rows = read_ahead<X> / args.n;
         ahead = (rows < 1 ? 1 : rows) * x_row;
     }
     [[gnu::always_inline]] std::int64_t Group(std::int64_t i) const { return labels[i]; }
@@ -92,7 +93,7 @@ struct ListedRows {
 
     [[gnu::always_inline]] explicit ListedRows(const GroupedSumsArgs<X>& args)
         : x(args.x), x_row(args.x_row), entries(args.group_of.listed), last(args.rows - 1) {
-        const std::int64_t rows = 4096 / (args.n * static_cast<std::int64_t>(sizeof(X)));
+        const std::int64_t rows = read_ahead<X> / args.n;
         ahead = rows < 1 ? 1 : rows > 32 ? 32 : rows;
     }
     [[gnu::always_inline]] std::int64_t Group(std::int64_t i) const { return entries[i].group; }
@@ -124,11 +125,10 @@ template <bool fetches, class X, class Rows>
         if (before == 0) BeginBlock(x, n, args.center, memory);
         const GroupBlock<X> block(memory, width);
         for (std::int64_t j = 0; j < whole; j += pack_size) {
-            __builtin_prefetch(soon + j);
-            if constexpr (sizeof(X) == 8) __builtin_prefetch(soon + j + 8);  // a pack is two lines
+            FetchPack(soon + j);
             AddToBlock(PackLoadPromote(x + j), block, j);
         }
-        __builtin_prefetch(soon + n - 1);  // a row need not begin with a line
+        Fetch(soon + n - 1);  // a row need not begin with a line
         if (rest > 0) AddToBlock(PackLoadPromoteN(x + whole, rest, 0), block, whole);
         if (before == group_block - 1) return {i + 1, group};
     }

@@ -75,8 +75,8 @@ struct AffineArgs {
     const std::int32_t* stat_of = nullptr;
 };
 
-/// Calls of the affine kernel with constant coefficients, all streaming, that the row kernel works off beside its sums:
-/// a pack for each that it reads.
+/// Calls of the affine kernel with constant coefficients, all streaming and with an open line, that the row kernel
+/// works off beside its sums: a pack for each that it reads.
 template <class X>
 struct AffineQueue {
     AffineArgs<X> args{};

@@ -19,15 +19,6 @@ bool StreamedRows(bool stream, const X* y, std::int64_t y_row, std::int64_t n) {
     return stream && (y_row == n || n >= few_lines || (reinterpret_cast<std::uintptr_t>(y) | row) % 64 == 0);
 }
 
-/// How many of the n elements at y precede the first pack that can be streamed to.
-template <class X>
-std::int64_t BeforeLine(const X* y, std::int64_t n) {
-    constexpr std::uintptr_t line = pack_size * sizeof(X);
-    const std::uintptr_t beyond = reinterpret_cast<std::uintptr_t>(y) % line;
-    const std::int64_t count = beyond == 0 ? 0 : static_cast<std::int64_t>((line - beyond) / sizeof(X));
-    return count < n ? count : n;
-}
-
 /// Elements `from` to `to` with ordinary stores.
 template <class X>
 [[gnu::noinline]] void CopyElements(X* to, const X* from, std::int64_t first, std::int64_t last) {

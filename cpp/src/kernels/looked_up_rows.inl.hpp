@@ -5,6 +5,7 @@
 
 #include "kernel_table.hpp"
 #include "lines.inl.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -14,16 +15,16 @@ namespace {
 template <class X, bool weight_varies, bool bias_varies>
 struct LookedUpRow {
     using C = Compute<X>;
-    // Statistics of 1e5 groups come from memory, 100 ns away; x is fetched 4 KB ahead.
-    static constexpr std::int64_t stats_ahead = 32, x_ahead = 4096 / (pack_size * sizeof(X));
+    // Statistics of 1e5 groups come from memory, 100 ns away.
+    static constexpr std::int64_t stats_ahead = 32, x_ahead = read_ahead<X> / pack_size;
 
     const AffineArgs<X>& args;
 
     [[gnu::always_inline]] Pack<C> operator()(std::int64_t row) const {
         const X* const x = args.x + row * args.x_row;
-        __builtin_prefetch(x + x_ahead * args.x_row);
+        Fetch(x + x_ahead * args.x_row);
         const std::int64_t soon = row + stats_ahead < args.rows ? row + stats_ahead : args.rows - 1;
-        Fetch(args.stat_of[soon] * args.stat_row);
+        FetchStatistics(args.stat_of[soon] * args.stat_row);
         const std::int64_t stat = args.stat_of[row] * args.stat_row;
         const C *const weight = args.weight + row * args.weight_row, *const bias = args.bias + row * args.bias_row;
         const Pack<C> d = (PackLoad(x) - PackLoad(args.mean + stat)) - PackLoad(args.mean_lo + stat);
@@ -31,7 +32,7 @@ struct LookedUpRow {
         return PackMulAdd(d, scale, bias_varies ? PackLoad(bias) : PackSet(*bias));
     }
 
-    [[gnu::always_inline]] void Fetch(std::int64_t stat) const {
+    [[gnu::always_inline]] void FetchStatistics(std::int64_t stat) const {
         constexpr std::int64_t line = 64 / sizeof(C);
         for (std::int64_t i = 0; i < pack_size; i += line) {
             __builtin_prefetch(args.mean + stat + i);

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernel_table.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -117,24 +118,20 @@ struct Nothing {
     void operator()() const {}
 };
 
-/// 8 KB: far enough to cover DRAM latency at 10 bytes a cycle, near enough to stay in L1.
-template <class X>
-constexpr std::int64_t read_ahead = 8192 / static_cast<std::int64_t>(sizeof(X));
-
 /// The sums of one group of packs: lane i of 16 has the elements i, i + 16, ...
 struct LaneSums {
     Pack<double> s1 = PackSet(0.0), s2 = PackSet(0.0);
 
-    /// Whole packs about c, while those so many elements ahead are fetched. `beside` is done once for every one, while
-    /// the next are on their way.
-    template <class X, class Beside = Nothing>
+    /// Whole packs about c, while those so many elements ahead are fetched, through L2 or at once. `beside` is done
+    /// once for every one, while the next are on their way.
+    template <bool through_l2 = true, class X, class Beside = Nothing>
     [[gnu::always_inline]] void AddPacks(const X* x, std::int64_t packs, Compute<X> c, const Beside& beside = {},
                                          std::int64_t ahead = read_ahead<X>) {
         const Pack<double> shift = PackSet(static_cast<double>(c));
         Pack<double> sum = s1, squares = s2;
         for (std::int64_t i = 0; i < packs; ++i, x += pack_size) {
-            __builtin_prefetch(x + ahead);
-            if constexpr (sizeof(X) == 8) __builtin_prefetch(x + ahead + 8);  // a pack is two lines
+            if constexpr (through_l2) FetchPack(x + ahead);
+            FetchPackNear(x + (through_l2 ? read_near<X> : ahead));
             const Pack<double> d = PackLoadPromote(x) - shift;
             sum = PackAccumulate(sum, d);
             squares = PackMulAdd(d, d, squares);
@@ -228,7 +225,11 @@ template <class X>
     const std::int64_t packs = args.n / pack_size, rest = args.n % pack_size;
     for (std::int64_t row = 0; row < rows; ++row, x += args.cell_stride) {
         LaneSums sums;
-        sums.AddPacks(x, packs, out.shift[row]);
+        if (args.n >= least_through_l2) {
+            sums.AddPacks<true>(x, packs, out.shift[row]);
+        } else {
+            sums.AddPacks<false>(x, packs, out.shift[row]);
+        }
         if (rest != 0) sums.AddTail(x + packs * pack_size, rest, out.shift[row]);
         out.s1[row] = PackReduceSum(sums.s1);
         out.s2[row] = PackReduceSum(sums.s2);

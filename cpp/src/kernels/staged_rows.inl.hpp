@@ -6,6 +6,7 @@
 #include "kernel_table.hpp"
 #include "lines.inl.hpp"
 #include "moments.inl.hpp"
+#include "read_ahead.hpp"
 #include "simd.hpp"
 
 namespace anynorm::kernels::ANYNORM_ISA_NAMESPACE {
@@ -16,10 +17,10 @@ constexpr std::int64_t longest_staged = 4096;
 /// A row of any length, and what is missing in its last pack of 16.
 template <class X>
 [[gnu::noinline]] void PromoteRow(float* to, const X* x, std::int64_t n) {
-    constexpr std::int64_t prefetch = 4096;
     std::int64_t i = 0;
     for (; i + pack_size <= n; i += pack_size) {
-        __builtin_prefetch(x + i + prefetch);
+        Fetch(x + i + read_ahead<X>);
+        FetchPackNear(x + i + read_near<X>);
         PackStore(to + i, PackLoad(x + i));
     }
     if (i < n) PackStore(to + i, PackLoadN(x + i, n - i));
